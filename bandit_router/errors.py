@@ -1,0 +1,83 @@
+"""Every error that the router raises on purpose.
+
+::
+
+    BanditRouterError
+    ├── UnknownDecisionError        (KeyError)    no such decision
+    ├── UnknownFeedbackError        (KeyError)    no such feedback
+    ├── UnknownModelError           (KeyError)    no such model in this router
+    ├── NoEligibleModelError                      nothing left to choose from
+    ├── ConflictError                             same key, other body
+    ├── SettingsError               (ValueError)  a setting, a SPEC or a config file is wrong
+    ├── FeaturesError               (ValueError)  a vector or artefact does not fit
+    ├── FormatError                 (ValueError)  bytes that are not ours, damaged, or of a newer version
+    ├── TableError                  (ValueError)  a full-information table is malformed
+    ├── StoreUnavailableError                     the shared store does not answer
+    ├── LogUnavailableError                       the log cannot be read or written
+    │   └── LogVersionError                       the log has another schema than this program
+    └── ClosedError                               the router was closed
+
+Wrong arguments are plain ``ValueError`` and ``TypeError``.
+"""
+
+from __future__ import annotations
+
+
+class BanditRouterError(Exception):
+    """Base of every error that this library raises on purpose."""
+
+    def __str__(self) -> str:
+        # KeyError would quote the message; a message is a sentence, not a key.
+        return Exception.__str__(self) if len(self.args) != 1 else str(self.args[0])
+
+
+class UnknownDecisionError(BanditRouterError, KeyError):
+    """Raised when no decision of this router has the given id."""
+
+
+class UnknownFeedbackError(BanditRouterError, KeyError):
+    """Raised when no feedback of this router has the given id."""
+
+
+class UnknownModelError(BanditRouterError, KeyError):
+    """Raised when a name is not one of the router's models."""
+
+
+class NoEligibleModelError(BanditRouterError):
+    """Raised when rules, caps and subsets leave no model to choose from."""
+
+
+class ConflictError(BanditRouterError):
+    """Raised when an idempotency key comes again with another body."""
+
+
+class SettingsError(BanditRouterError, ValueError):
+    """Raised when a setting, a policy SPEC or a config file is wrong."""
+
+
+class FeaturesError(BanditRouterError, ValueError):
+    """Raised when a feature vector or artefact does not fit this router."""
+
+
+class FormatError(BanditRouterError, ValueError):
+    """Raised when bytes are not ours, are damaged, or come from a newer version."""
+
+
+class TableError(BanditRouterError, ValueError):
+    """Raised when a full-information table is malformed."""
+
+
+class StoreUnavailableError(BanditRouterError):
+    """Raised when the shared store does not answer in time."""
+
+
+class LogUnavailableError(BanditRouterError):
+    """Raised when the log cannot be read or written, so that nothing was made durable."""
+
+
+class LogVersionError(LogUnavailableError):
+    """Raised when the log's schema is newer, or older, than this program's."""
+
+
+class ClosedError(BanditRouterError):
+    """Raised when a router is used after it was closed."""

@@ -1,0 +1,1 @@
+"""What would have been: policies live through tables and logs."""
