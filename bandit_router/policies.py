@@ -1,0 +1,306 @@
+"""Policies: pure functions from beliefs to probabilities, and the one place where floor and draw happen.
+
+Every policy is ``probabilities(mean, std) -> p``: what each eligible model promises, and how wide that
+is, to how likely each is drawn. No state, no randomness; so the logged probability is exact, and the
+same object answers offline "what would you have done?".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from scipy.special import ndtr
+
+from bandit_router.errors import SettingsError
+from bandit_router.events import Array, check_amount, check_unit
+
+
+class Policy(Protocol):
+    """A rule that turns promises into probabilities."""
+
+    @property
+    def spec(self) -> str:
+        """The text that gives this policy back: ``policy_from_spec(policy.spec) == policy``."""
+        ...
+
+    def probabilities(self, mean: Array, std: Array) -> Array:
+        """Return how likely each model is drawn.
+
+        Parameters
+        ----------
+        mean, std : ndarray of shape (K,)
+            The promise of each model and its standard deviation; not changed.
+
+        Returns
+        -------
+        p : ndarray of shape (K,)
+            Sums to one.
+        """
+        ...
+
+
+def _best(score: Array) -> Array:
+    """All probability on the highest score; ties share it."""
+    top = score == score.max()
+    share: Array = top / top.sum()
+    return share
+
+
+@dataclass(frozen=True, slots=True)
+class Greedy:
+    """The highest mean, always. Nothing can be learnt about the others without a floor."""
+
+    @property
+    def spec(self) -> str:
+        """As `Policy.spec`."""
+        return "greedy"
+
+    def probabilities(self, mean: Array, std: Array) -> Array:
+        """As `Policy.probabilities`."""
+        return _best(mean)
+
+
+@dataclass(frozen=True, slots=True)
+class Uniform:
+    """Every model alike."""
+
+    @property
+    def spec(self) -> str:
+        """As `Policy.spec`."""
+        return "uniform"
+
+    def probabilities(self, mean: Array, std: Array) -> Array:
+        """As `Policy.probabilities`."""
+        return np.full(len(mean), 1.0 / len(mean))
+
+
+@dataclass(frozen=True, slots=True)
+class LinUCB:
+    """The highest upper confidence bound ``mean + alpha std``.
+
+    Parameters
+    ----------
+    alpha : float
+        Standard deviations of optimism.
+
+    References
+    ----------
+    .. [1] Li et al., "A contextual-bandit approach to personalized news article recommendation",
+       WWW 2010, algorithm 1.
+
+    Examples
+    --------
+    >>> LinUCB(alpha=1.0).probabilities(np.array([0.5, 0.6]), np.array([0.3, 0.1]))
+    array([1., 0.])
+    """
+
+    alpha: float = 0.5
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "alpha", check_amount("alpha", self.alpha))
+
+    @property
+    def spec(self) -> str:
+        """As `Policy.spec`."""
+        return f"linucb:alpha={self.alpha!r}"
+
+    def probabilities(self, mean: Array, std: Array) -> Array:
+        """As `Policy.probabilities`."""
+        return _best(mean + self.alpha * std)
+
+
+@dataclass(frozen=True, slots=True)
+class EpsilonGreedy:
+    """The highest mean, but with probability `epsilon` any model alike.
+
+    Parameters
+    ----------
+    epsilon : float
+        In [0, 1].
+    """
+
+    epsilon: float = 0.05
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "epsilon", check_unit("epsilon", self.epsilon))
+
+    @property
+    def spec(self) -> str:
+        """As `Policy.spec`."""
+        return f"egreedy:epsilon={self.epsilon!r}"
+
+    def probabilities(self, mean: Array, std: Array) -> Array:
+        """As `Policy.probabilities`."""
+        return with_floor(_best(mean), self.epsilon)
+
+
+@dataclass(frozen=True, slots=True)
+class InverseGapWeighting:
+    """SquareCB: ``p = 1 / (K + gamma gap)`` for all but the best, which takes the rest.
+
+    Parameters
+    ----------
+    gamma : float
+        How sharply probability falls with the gap to the best mean; 0 is uniform.
+
+    References
+    ----------
+    .. [1] Foster and Rakhlin, "Beyond UCB", ICML 2020, algorithm 1.
+    """
+
+    gamma: float = 100.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "gamma", check_amount("gamma", self.gamma))
+
+    @property
+    def spec(self) -> str:
+        """As `Policy.spec`."""
+        return f"igw:gamma={self.gamma!r}"
+
+    def probabilities(self, mean: Array, std: Array) -> Array:
+        """As `Policy.probabilities`."""
+        p = 1.0 / (len(mean) + self.gamma * (mean.max() - mean))
+        rest: Array = p + (1.0 - p.sum()) * _best(mean)
+        return rest
+
+
+_REACH = 8.0  # standard deviations beyond which a normal has no mass that counts
+_PANELS = np.array([-8.0, -5.0, -3.5, -2.5, -1.5, -0.5, 0.5, 1.5, 2.5, 3.5, 5.0, 8.0])
+_NODES, _WEIGHTS = (a.astype(np.float64) for a in np.polynomial.legendre.leggauss(5))
+_SQRT_TAU = float(np.sqrt(2 * np.pi))
+
+
+@dataclass(frozen=True, slots=True)
+class ThompsonSampling:
+    """Each model as often as a draw from its belief is the highest.
+
+    The probability is a one-dimensional integral, ``p_k = ∫ f_k(t) prod_{j != k} F_j(t) dt`` with the normal
+    density ``f`` and distribution ``F`` of each model's expected reward. It is done by Gauss-Legendre
+    quadrature on panels that are laid at every model's own scale, so that a belief ten thousand times
+    narrower than another, or of no width at all, is met exactly where it stands.
+
+    Parameters
+    ----------
+    width : float
+        Multiplies the standard deviations; 1 is the posterior itself.
+
+    References
+    ----------
+    .. [1] Thompson, "On the likelihood that one unknown probability exceeds another", Biometrika 1933.
+    .. [2] Agrawal and Goyal, "Thompson sampling for contextual bandits with linear payoffs", ICML 2013.
+
+    Examples
+    --------
+    >>> ThompsonSampling().probabilities(np.array([0.5, 0.5, 0.0]), np.array([0.1, 0.1, 0.0])).round(3)
+    array([0.5, 0.5, 0. ])
+    """
+
+    width: float = 1.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "width", check_amount("width", self.width))
+
+    @property
+    def spec(self) -> str:
+        """As `Policy.spec`."""
+        return "thompson" if self.width == 1.0 else f"thompson:width={self.width!r}"
+
+    def probabilities(self, mean: Array, std: Array) -> Array:
+        """As `Policy.probabilities`."""
+        std = self.width * std
+        # Whoever cannot reach the best lower end never wins.
+        live = np.flatnonzero(mean + _REACH * std >= (mean - _REACH * std).max())
+        p = np.zeros(len(mean))
+        p[live] = 1.0 if len(live) == 1 else _win_probabilities(mean[live], std[live])
+        return p
+
+
+def _win_probabilities(mean: Array, std: Array) -> Array:
+    """Probability that each of several independent normals is the highest."""
+    # A width of nothing becomes one that is too small to see, so that equal means still share.
+    std = np.maximum(std, 1e-12 * (1.0 + np.abs(mean).max()))
+    edges = np.sort((mean[:, None] + std[:, None] * _PANELS).ravel())
+    edges = edges[edges >= (mean - _REACH * std).max()]
+    half = np.diff(edges) / 2
+    t = ((edges[:-1] + half)[:, None] + half[:, None] * _NODES).ravel()
+    z = (t - mean[:, None]) / std[:, None]
+    below = ndtr(z) + 1e-300
+    winning = np.exp(-0.5 * z * z + np.log(below).sum(axis=0)) / below
+    p = winning @ (half[:, None] * _WEIGHTS).ravel() / (std * _SQRT_TAU)
+    share: Array = p / p.sum()
+    return share
+
+
+def with_floor(p: Array, floor: float) -> Array:
+    """Mix `floor` of uniform probability into `p`: each of K models keeps at least ``floor / K``.
+
+    Parameters
+    ----------
+    p : ndarray of shape (K,)
+    floor : float
+        In [0, 1].
+    """
+    mixed: Array = (1.0 - floor) * p + floor / len(p)
+    return mixed
+
+
+def draw(p: Array, u: float) -> int:
+    """Return the model that a uniform number `u` in [0, 1) falls on."""
+    total = np.cumsum(p)
+    k = int(np.searchsorted(total, u * total[-1], side="right"))
+    while p[k] == 0.0:  # only where rounding lands on the edge of a model that cannot be drawn
+        k -= 1
+    return k
+
+
+POLICIES: dict[str, type[Policy]] = {
+    "linucb": LinUCB,
+    "thompson": ThompsonSampling,
+    "igw": InverseGapWeighting,
+    "egreedy": EpsilonGreedy,
+    "greedy": Greedy,
+    "uniform": Uniform,
+}
+
+
+def parse_spec(spec: str) -> tuple[str, dict[str, str]]:
+    """Split ``name:key=value,key=value``.
+
+    Raises
+    ------
+    SettingsError
+        Malformed.
+
+    Examples
+    --------
+    >>> parse_spec("linucb:alpha=0.5")
+    ('linucb', {'alpha': '0.5'})
+    """
+    name, _, rest = spec.strip().partition(":")
+    options: dict[str, str] = {}
+    for part in rest.split(",") if rest else []:
+        key, equals, value = part.partition("=")
+        if not equals or not key.strip() or key.strip() in options:
+            raise SettingsError(f"{spec!r}: expected name:key=value,key=value, each key once")
+        options[key.strip()] = value.strip()
+    return name, options
+
+
+def policy_from_spec(spec: str) -> Policy:
+    """Return the policy that a SPEC names, such as ``linucb:alpha=0.5`` or ``thompson``.
+
+    Raises
+    ------
+    SettingsError
+        No such policy, no such option, or a value out of range.
+    """
+    name, options = parse_spec(spec)
+    if name not in POLICIES:
+        raise SettingsError(f"{spec!r}: no policy {name!r}; there are {', '.join(POLICIES)}")
+    try:
+        return POLICIES[name](**{key: float(value) for key, value in options.items()})
+    except (TypeError, ValueError) as error:
+        raise SettingsError(f"{spec!r}: {error}") from error

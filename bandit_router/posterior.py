@@ -1,0 +1,521 @@
+"""What the router believes about each model: sums of evidence, and the posterior that follows from them.
+
+Evidence adds up. A belief is stored as the sums ``A = S g w x xT``, ``b = S g w r x``,
+``c = S g w r^2`` and ``n = S g w`` over observations with features ``x`` (``x[0] = 1``), reward ``r`` and
+likelihood power ``w``. ``g = 2^((t - landmark) / half_life)`` is forward decay, so that old evidence
+fades while the sums still commute. Means, covariances and the prior's strength are functions of the sums.
+
+References
+----------
+.. [1] Bishop, Pattern Recognition and Machine Learning (2006), section 3.3.
+.. [2] Cormode et al., "Forward decay", ICDE 2009.
+.. [3] MacKay, "Bayesian interpolation", Neural Computation 4 (1992).
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.linalg import blas, lapack
+
+from bandit_router.errors import FormatError
+from bandit_router.events import Array, check_number, check_vector
+
+FEATURE_LIMIT = 1e6  # beyond it, squares and sums of squares would lose what is small
+_MAGIC = b"BREV"
+_VERSION = 1
+_HEADER = struct.Struct("<4sHIdqdd")  # magic, version, dim, half-life, epoch, c, n
+_HORIZON = 64  # half-lives after which the landmark moves on
+_FORGOTTEN = -1000  # in half-lives: what is older than this weighs nothing in float64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Observation:
+    """What one decision adds to the sums of the model that served it.
+
+    A revision is ``new - old``, a retraction is ``-old``: contributions are linear.
+
+    Attributes
+    ----------
+    x : ndarray of shape (dim,)
+        Features, with ``x[0] = 1``.
+    at : float
+        When the decision was made [s].
+    weight, weighted_reward, weighted_square : float
+        ``w``, ``w r`` and ``w r^2``.
+
+    Examples
+    --------
+    >>> old = Observation.of([1.0, 2.0], 0.0)
+    >>> new = Observation.of([1.0, 2.0], 1.0)
+    >>> change = new - old
+    >>> change.weight, change.weighted_reward
+    (0.0, 1.0)
+    """
+
+    x: Array
+    at: float
+    weight: float
+    weighted_reward: float
+    weighted_square: float
+
+    @classmethod
+    def of(cls, x: object, reward: float, *, weight: float = 1.0, at: float = 0.0) -> Observation:
+        """Return the contribution of a `reward` with a likelihood power `weight`.
+
+        Raises
+        ------
+        ValueError
+            Something is not finite, a feature exceeds 1e6, or the weight is negative.
+        """
+        vector = check_vector("x", x)
+        if vector.size == 0 or np.abs(vector).max() > FEATURE_LIMIT:
+            raise ValueError(f"x: expected at least one number, none beyond {FEATURE_LIMIT:g}")
+        r, w = check_number("reward", reward), check_number("weight", weight)
+        if w < 0 or max(w, abs(r)) > FEATURE_LIMIT:
+            raise ValueError(
+                f"expected a weight from 0 and a reward, none beyond 1e6, got {w:g} and {r:g}"
+            )
+        moment = check_number("at", at)
+        return cls(x=vector, at=moment, weight=w, weighted_reward=w * r, weighted_square=w * r * r)
+
+    def __sub__(self, old: Observation) -> Observation:
+        return Observation(
+            x=self.x,
+            at=self.at,
+            weight=self.weight - old.weight,
+            weighted_reward=self.weighted_reward - old.weighted_reward,
+            weighted_square=self.weighted_square - old.weighted_square,
+        )
+
+    def __neg__(self) -> Observation:
+        return Observation(
+            x=self.x,
+            at=self.at,
+            weight=-self.weight,
+            weighted_reward=-self.weighted_reward,
+            weighted_square=-self.weighted_square,
+        )
+
+
+class Evidence:
+    """The sums of one model.
+
+    Parameters
+    ----------
+    dim : int
+        Length of ``x``.
+    half_life : float, optional
+        How long it takes until evidence counts half [s]; None never forgets.
+
+    Notes
+    -----
+    The landmark is always a whole number of half-lives since 1970 (`epoch`), so that moving it multiplies
+    the sums by an exact power of two: nothing is rounded, and any order of arrival gives the same sums.
+
+    Examples
+    --------
+    >>> evidence = Evidence(2)
+    >>> evidence.add(Observation.of([1.0, 2.0], 0.5))
+    >>> evidence.n, evidence.b.tolist()
+    (1.0, [0.5, 1.0])
+    """
+
+    __slots__ = ("_triangle", "b", "c", "epoch", "half_life", "n")
+
+    def __init__(self, dim: int, *, half_life: float | None = None) -> None:
+        if half_life is not None and not 0 < half_life < math.inf:
+            raise ValueError(f"half_life: expected a positive number of seconds, got {half_life}")
+        self.half_life = half_life
+        self.epoch = 0
+        self._triangle = np.zeros((dim, dim), order="F")  # upper triangle of A
+        self.b: Array = np.zeros(dim)
+        self.c = 0.0
+        self.n = 0.0
+
+    def __repr__(self) -> str:
+        return f"<Evidence dim={self.dim} n={self.n:.6g} half_life={self.half_life}>"
+
+    @property
+    def dim(self) -> int:
+        """Length of ``x``."""
+        return int(self.b.shape[0])
+
+    @property
+    def A(self) -> Array:  # noqa: N802 - as in the paper
+        """``S g w x xT``, of shape (dim, dim), symmetric; a copy."""
+        return np.triu(self._triangle) + np.triu(self._triangle, 1).T
+
+    def add(self, observation: Observation) -> None:
+        """Add one contribution, in place.
+
+        Raises
+        ------
+        ValueError
+            Its features have another length.
+        """
+        if observation.x.shape != self.b.shape:
+            raise ValueError(f"x: expected shape {self.b.shape}, got {observation.x.shape}")
+        g = self._growth(observation.at)
+        blas.dsyr(g * observation.weight, observation.x, a=self._triangle, overwrite_a=True)
+        self.b += (g * observation.weighted_reward) * observation.x
+        self.c += g * observation.weighted_square
+        self.n += g * observation.weight
+
+    def merge(self, other: Evidence, *, sign: float = 1.0) -> None:
+        """Add (or with ``sign=-1`` subtract) all of another's sums, in place."""
+        if other.dim != self.dim or other.half_life != self.half_life:
+            raise ValueError(f"expected evidence like {self!r}, got {other!r}")
+        if other.epoch > self.epoch:
+            self._move(other.epoch)
+        g = sign * math.ldexp(1.0, other.epoch - self.epoch)
+        self._triangle += g * other._triangle
+        self.b += g * other.b
+        self.c += g * other.c
+        self.n += g * other.n
+
+    def copy(self) -> Evidence:
+        """Return the same sums in arrays of their own."""
+        twin = Evidence(self.dim, half_life=self.half_life)
+        twin.epoch = self.epoch
+        twin.merge(self)
+        return twin
+
+    def fading(self, at: float) -> float:
+        """Return what all sums must be multiplied by to be as of `at` [s]."""
+        if self.half_life is None:
+            return 1.0
+        return math.exp2(max(self.epoch - at / self.half_life, _FORGOTTEN)) if self.n else 1.0
+
+    def _growth(self, at: float) -> float:
+        if self.half_life is None:
+            return 1.0
+        age = at / self.half_life - self.epoch
+        if age > _HORIZON:
+            self._move(math.floor(at / self.half_life))
+            age = at / self.half_life - self.epoch
+        return math.exp2(age) if age > _FORGOTTEN else 0.0
+
+    def _move(self, epoch: int) -> None:
+        g = math.ldexp(1.0, max(self.epoch - epoch, 2 * _FORGOTTEN))
+        self._triangle *= g
+        self.b *= g
+        self.c *= g
+        self.n *= g
+        self.epoch = epoch
+
+    def to_bytes(self) -> bytes:
+        """Return the sums as bytes, without loss."""
+        half_life = math.nan if self.half_life is None else self.half_life
+        header = _HEADER.pack(_MAGIC, _VERSION, self.dim, half_life, self.epoch, self.c, self.n)
+        triangle = self._triangle.T[np.tril_indices(self.dim)]
+        return header + self.b.astype("<f8").tobytes() + triangle.astype("<f8").tobytes()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Evidence:
+        """Read what `to_bytes` wrote.
+
+        Raises
+        ------
+        FormatError
+            Not evidence, damaged, or of a newer version.
+        """
+        if len(data) < _HEADER.size or data[:4] != _MAGIC:
+            raise FormatError("evidence: these bytes are not evidence")
+        _, version, dim, half_life, epoch, c, n = _HEADER.unpack_from(data)
+        if version != _VERSION:
+            raise FormatError(f"evidence: expected format version {_VERSION}, got {version}")
+        if len(data) != _HEADER.size + 8 * (dim + dim * (dim + 1) // 2):
+            raise FormatError(f"evidence: {len(data)} bytes do not hold {dim} dimensions")
+        numbers = np.frombuffer(data, dtype="<f8", offset=_HEADER.size).astype(np.float64)
+        known = half_life > 0 and half_life < math.inf
+        if not (
+            np.isfinite(numbers).all() and math.isfinite(c + n) and (known or math.isnan(half_life))
+        ):
+            raise FormatError("evidence: expected finite sums")
+        evidence = cls(dim, half_life=half_life if known else None)
+        evidence.epoch, evidence.c, evidence.n = epoch, c, n
+        evidence.b = numbers[:dim].copy()
+        evidence._triangle.T[np.tril_indices(dim)] = numbers[dim:]
+        return evidence
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prior:
+    """What is believed of a model before it has evidence: ``r ~ N(theta . x, noise)``.
+
+    Attributes
+    ----------
+    mean : float
+        Expected reward of a model that was never tried: the prior mean of the weight of ``x[0]``.
+    bias_precision, precision : float
+        Prior precision of the weight of ``x[0]``, and of each other weight, in observations
+        (precision times noise variance).
+    noise : float
+        Variance of a reward of weight 1 around its expectation.
+    """
+
+    mean: float = 0.5
+    bias_precision: float = 1.0
+    precision: float = 30.0
+    noise: float = 0.1
+
+    def precisions(self, dim: int) -> Array:
+        """The diagonal of the prior precision, of shape (dim,), in observations."""
+        diagonal = np.full(dim, self.precision)
+        diagonal[0] = self.bias_precision
+        return diagonal
+
+
+PRECISIONS = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
+BIAS_PRECISIONS = (1.0,)
+_PSEUDO = 4.0  # observations that the start values of mean and noise are worth
+
+
+def fit_prior(evidence: Iterable[Evidence], *, at: float = 0.0, start: Prior | None = None) -> Prior:
+    """Choose the prior that all models share from their sums alone.
+
+    The mean is the mean reward over all models; noise and precision maximise the marginal likelihood
+    [3]_, over a grid of precisions, with the noise at its best value for each.
+
+    Parameters
+    ----------
+    evidence : iterable of Evidence
+    at : float
+        As of when [s]; matters only with a half-life.
+    start : Prior, optional
+        Believed before any evidence, and worth four observations of mean and noise.
+    """
+    start = Prior() if start is None else start
+    sums = [_Sums.of(e, e.fading(at)) for e in evidence if e.n > 0]
+    n = sum(s.n for s in sums)
+    if n <= 0:
+        return start
+    mean = (_PSEUDO * start.mean + sum(s.b[0] for s in sums)) / (_PSEUDO + n)
+    centred = [s.centred(mean) for s in sums]
+    fits = [
+        _marginal(
+            centred, n, Prior(mean=mean, bias_precision=bias, precision=precision, noise=start.noise)
+        )
+        for bias in BIAS_PRECISIONS
+        for precision in PRECISIONS
+    ]
+    return max(fits, key=lambda fit: fit[0])[1]
+
+
+@dataclass(frozen=True, slots=True)
+class _Sums:
+    A: Array
+    b: Array
+    c: float
+    n: float
+
+    @classmethod
+    def of(cls, evidence: Evidence, scale: float) -> _Sums:
+        return cls(evidence.A * scale, evidence.b * scale, evidence.c * scale, evidence.n * scale)
+
+    def centred(self, mean: float) -> _Sums:
+        """The sums that rewards less `mean` would have given."""
+        b = self.b - mean * self.A[0]
+        return _Sums(self.A, b, self.c - 2 * mean * self.b[0] + mean**2 * self.A[0, 0], self.n)
+
+
+def _marginal(sums: Sequence[_Sums], n: float, prior: Prior) -> tuple[float, Prior]:
+    """Log marginal likelihood (MacKay 1992, eq. 2.13) and the prior with its best noise."""
+    residual, log_determinants = _PSEUDO * prior.noise, 0.0
+    precisions = prior.precisions(len(sums[0].b))
+    for s in sums:
+        factor, weights = _solve(s.A, s.b, precisions)
+        residual += max(s.c - float(s.b @ weights), 0.0)
+        log_determinants += 2 * float(np.log(factor.diagonal()).sum()) - float(np.log(precisions).sum())
+    noise = residual / (n + _PSEUDO)
+    score = -0.5 * ((n + _PSEUDO) * math.log(noise) + log_determinants)
+    fitted = Prior(
+        mean=prior.mean, bias_precision=prior.bias_precision, precision=prior.precision, noise=noise
+    )
+    return score, fitted
+
+
+def _solve(A: Array, b: Array, precisions: Array) -> tuple[Array, Array]:
+    """Cholesky factor of ``A + diag(precisions)``, and the solution for `b`."""
+    P = A.copy(order="F")
+    P.flat[:: len(b) + 1] += precisions
+    factor, info = lapack.dpotrf(P, lower=False, overwrite_a=True)
+    if info != 0:
+        raise FloatingPointError("evidence is not positive definite: more was retracted than was added")
+    solution, _ = lapack.dpotrs(factor, b, lower=False)
+    return factor, solution
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Fit:
+    """The posterior of all models as of one moment; a pure function of their sums.
+
+    Attributes
+    ----------
+    weights : ndarray of shape (K, dim)
+        Posterior means.
+    covariance : ndarray of shape (K, dim, dim)
+        Posterior covariances, divided by the noise.
+    """
+
+    prior: Prior
+    at: float
+    weights: Array
+    covariance: Array
+
+
+class Beliefs:
+    """All models stacked, ready to predict.
+
+    Parameters
+    ----------
+    models : sequence of str
+        Names, in the order of every array that `predict` returns.
+    dim : int
+        Length of ``x``.
+    half_life : float, optional
+        How long it takes until evidence counts half [s].
+    prior : Prior, optional
+        A fixed prior. By default it is chosen from the evidence (`fit_prior`) at every fit.
+
+    Notes
+    -----
+    One writer (`learn`, `adopt`) at a time; a reader beside it needs the writer's lock.
+
+    Examples
+    --------
+    >>> beliefs = Beliefs(["small", "large"], dim=2)
+    >>> beliefs.learn("small", Observation.of([1.0, 0.5], 1.0))
+    >>> mean, std = beliefs.predict(np.array([1.0, 0.5]))
+    >>> bool(mean[0] > mean[1]), bool(std[0] < std[1])
+    (True, True)
+    """
+
+    def __init__(
+        self,
+        models: Sequence[str],
+        dim: int,
+        *,
+        half_life: float | None = None,
+        prior: Prior | None = None,
+    ) -> None:
+        self.dim = dim
+        self.half_life = half_life
+        self.fixed_prior = prior
+        self.evidence: dict[str, Evidence] = {m: Evidence(dim, half_life=half_life) for m in models}
+        self._index = {model: k for k, model in enumerate(self.evidence)}
+        self._since_fit = 0
+        self.adopt(self.fit())
+
+    def __repr__(self) -> str:
+        return f"<Beliefs models={list(self.evidence)} dim={self.dim} half_life={self.half_life}>"
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Names, in the order of the arrays."""
+        return tuple(self.evidence)
+
+    def index(self, model: str) -> int:
+        """Return the place of a model in the arrays."""
+        return self._index[model]
+
+    def predict(self, x: Array) -> tuple[Array, Array]:
+        """Return mean and standard deviation of each model's expected reward for `x`.
+
+        Parameters
+        ----------
+        x : ndarray of shape (dim,)
+
+        Returns
+        -------
+        mean, std : ndarray of shape (K,)
+        """
+        mean = self._weights @ x
+        spread = (self._flat @ x).reshape(mean.shape[0], -1) @ x
+        return mean, np.sqrt(np.maximum(spread, 0.0) * self.prior.noise)
+
+    def learn(self, model: str, observation: Observation) -> None:
+        """Add one contribution to a model's sums, and update its posterior (Bishop (3.50), (3.51))."""
+        if model not in self._index:
+            self.add_model(model)
+        k, evidence = self._index[model], self.evidence[model]
+        evidence.add(observation)
+        self._since_fit += 1
+        g = (
+            1.0
+            if self.half_life is None
+            else math.exp2((observation.at - self.fitted_at) / self.half_life)
+        )
+        w, x = g * observation.weight, observation.x
+        if w <= 0:
+            self._refit_one(k, evidence)
+            return
+        spread = self._covariance[k] @ x
+        denominator = 1.0 + w * float(x @ spread)
+        surprise = g * observation.weighted_reward - w * float(x @ self._weights[k])
+        self._weights[k] += (surprise / denominator) * spread
+        spread *= math.sqrt(w / denominator)
+        self._covariance[k] -= np.multiply.outer(spread, spread)
+
+    def learn_all(self, observations: Iterable[tuple[str, Observation]]) -> None:
+        """Add many contributions to the sums, and fit once."""
+        for model, observation in observations:
+            if model not in self._index:
+                self.add_model(model)
+            self.evidence[model].add(observation)
+        self.adopt(self.fit())
+
+    def add_model(self, model: str, evidence: Evidence | None = None) -> None:
+        """Stack one more model, at the prior or with the sums it has."""
+        self.replace({**self.evidence, model: evidence or Evidence(self.dim, half_life=self.half_life)})
+
+    def replace(self, evidence: Mapping[str, Evidence], *, at: float | None = None) -> None:
+        """Take over the sums of all models, and fit."""
+        self.evidence = dict(evidence)
+        self._index = {model: k for k, model in enumerate(self.evidence)}
+        self.adopt(self.fit(at=at))
+
+    @property
+    def stale(self) -> int:
+        """Contributions since the last fit."""
+        return self._since_fit
+
+    def fit(self, *, at: float | None = None) -> Fit:
+        """Return the posterior that follows from the sums as of `at` [s]; changes nothing."""
+        at = getattr(self, "fitted_at", 0.0) if at is None else at
+        evidence = list(self.evidence.values())
+        prior = fit_prior(evidence, at=at) if self.fixed_prior is None else self.fixed_prior
+        weights = np.empty((len(evidence), self.dim))
+        covariance = np.empty((len(evidence), self.dim, self.dim))
+        for k, e in enumerate(evidence):
+            weights[k], covariance[k] = _posterior(e, prior, at)
+        return Fit(prior=prior, at=at, weights=weights, covariance=covariance)
+
+    def adopt(self, fit: Fit) -> None:
+        """Predict with a fit of these sums from now on."""
+        self.prior, self.fitted_at = fit.prior, fit.at
+        self._weights, self._covariance = fit.weights, fit.covariance
+        self._flat = self._covariance.reshape(-1, self.dim)
+        self._since_fit = 0
+
+    def _refit_one(self, k: int, evidence: Evidence) -> None:
+        self._weights[k], self._covariance[k] = _posterior(evidence, self.prior, self.fitted_at)
+
+
+def _posterior(evidence: Evidence, prior: Prior, at: float) -> tuple[Array, Array]:
+    """Posterior mean and covariance (over the noise) of one model (Bishop (3.50), (3.51))."""
+    precisions = prior.precisions(evidence.dim)
+    if evidence.n <= 0:
+        return np.concatenate([[prior.mean], np.zeros(evidence.dim - 1)]), np.diag(1.0 / precisions)
+    scale = evidence.fading(at)
+    target = scale * evidence.b
+    target[0] += precisions[0] * prior.mean
+    factor, weights = _solve(scale * evidence.A, target, precisions)
+    covariance, _ = lapack.dpotri(factor, lower=False)
+    covariance = np.triu(covariance)
+    return weights, covariance + np.triu(covariance, 1).T

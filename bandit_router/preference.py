@@ -1,0 +1,61 @@
+"""What a dollar and a second are worth: quality, cost and latency become one utility at decision time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from bandit_router.events import Array, check_amount
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preference:
+    """How quality is traded for cost and latency.
+
+    Parameters
+    ----------
+    price_weight : float
+        Reward that one cost unit (`cost_unit_usd`) is worth.
+    latency_weight : float
+        Reward that one second is worth [1/s].
+
+    Examples
+    --------
+    >>> mean, cost, latency = np.array([0.7, 0.9]), np.array([0.001, 0.010]), np.array([1.0, 3.0])
+    >>> Preference(price_weight=0.3).utility(mean, cost, latency, cost_unit_usd=0.01)
+    array([0.67, 0.6 ])
+    """
+
+    price_weight: float = 0.0
+    latency_weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("price_weight", "latency_weight"):
+            object.__setattr__(self, name, check_amount(name, getattr(self, name)))
+
+    def utility(
+        self, mean: Array, cost_usd: Array, latency_s: Array, *, cost_unit_usd: float | None
+    ) -> Array:
+        """Return what each model is worth for this request, of shape (K,).
+
+        Parameters
+        ----------
+        mean, cost_usd, latency_s : ndarray of shape (K,)
+            Promised reward, predicted cost [USD] and latency [s].
+        cost_unit_usd : float or None
+            The dollars that `price_weight` is per; None or zero counts no cost.
+        """
+        utility = mean
+        if self.price_weight and cost_unit_usd:
+            utility = utility - self.price_weight / cost_unit_usd * cost_usd
+        if self.latency_weight:
+            utility = utility - self.latency_weight * latency_s
+        return utility
+
+
+def within_cap(cost_usd: Array, max_cost_usd: float | None) -> Array:
+    """Return which models a hard cap leaves, a bool array of shape (K,)."""
+    if max_cost_usd is None:
+        return np.ones(len(cost_usd), dtype=bool)
+    return np.asarray(cost_usd <= max_cost_usd)

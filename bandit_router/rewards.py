@@ -1,0 +1,134 @@
+"""All that is known about one decision, made into one reward: a value and how much it counts.
+
+Missing stays missing: without an active value there is no reward, and nothing is learnt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from bandit_router.errors import SettingsError
+from bandit_router.events import (
+    FeedbackValue,
+    Reward,
+    check_amount,
+    check_name,
+    check_number,
+    check_unit,
+    clean_text,
+)
+
+COMMENT_LIMIT = 20_000  # characters
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """A kind of feedback.
+
+    Parameters
+    ----------
+    kind : {"bool", "number", "text"}
+        What its values are. A text carries no reward.
+    weight : float
+        How much one value counts, in full observations.
+    low, high : float
+        The numbers that mean a reward of 0 and of 1; `low` may be the larger one.
+    """
+
+    kind: Literal["bool", "number", "text"] = "number"
+    weight: float = 1.0
+    low: float = 0.0
+    high: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("bool", "number", "text"):
+            raise SettingsError(f"metric kind: expected bool, number or text, got {self.kind!r}")
+        object.__setattr__(self, "weight", check_unit("metric weight", self.weight))
+        check_number("metric low", self.low), check_number("metric high", self.high)
+        if self.low == self.high:
+            raise SettingsError(f"metric: low and high are both {self.low:g}")
+
+    def check(self, name: str, value: object) -> FeedbackValue:
+        """Return `value` if it is one of this metric's (or None, which revokes).
+
+        Raises
+        ------
+        TypeError, ValueError
+            Of another type, not finite, or out of range.
+        """
+        if value is None:
+            return None
+        if self.kind == "text":
+            return clean_text(name, value, COMMENT_LIMIT)
+        if self.kind == "bool":
+            if not isinstance(value, bool):
+                raise TypeError(f"{name}: expected true, false or null, got {type(value).__name__}")
+            return value
+        number = check_number(name, value)
+        if not min(self.low, self.high) <= number <= max(self.low, self.high):
+            raise ValueError(
+                f"{name}: expected a number from {self.low:g} to {self.high:g}, got {number:g}"
+            )
+        return number
+
+    def score(self, value: FeedbackValue) -> float:
+        """Return the reward in [0, 1] that a value means."""
+        if isinstance(value, bool):
+            return float(value)
+        assert isinstance(value, float | int)
+        return (value - self.low) / (self.high - self.low)
+
+
+METRICS: Mapping[str, Metric] = {
+    "thumb": Metric(kind="bool"),
+    "rating": Metric(),
+    "judge": Metric(weight=0.5),  # FIELD: three judges on the same answers correlate only .7
+    "comment": Metric(kind="text", weight=0.0),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vote:
+    """The active value of one rater under one name."""
+
+    name: str
+    source: str
+    value: FeedbackValue
+
+
+def find_metric(metrics: Mapping[str, Metric], name: object) -> Metric:
+    """Return the metric of that name.
+
+    Raises
+    ------
+    TypeError, ValueError
+        No such metric; the message names those there are.
+    """
+    known = check_name("name", name)
+    if known not in metrics:
+        raise ValueError(f"name: expected one of {', '.join(sorted(metrics))}, got {known!r}")
+    return metrics[known]
+
+
+def reward(votes: Iterable[Vote], metrics: Mapping[str, Metric] = METRICS) -> Reward | None:
+    """Make one reward of all active values: their weighted mean, worth at most one full observation.
+
+    Examples
+    --------
+    >>> reward([Vote(name="thumb", source="user:1", value=True), Vote(name="judge", source="j", value=0.25)])
+    Reward(value=0.75, weight=1.0)
+    >>> reward([]) is None
+    True
+    """
+    scored = [
+        (metrics[vote.name].weight, metrics[vote.name].score(vote.value))
+        for vote in votes
+        if vote.name in metrics and metrics[vote.name].weight > 0 and vote.value is not None
+    ]
+    total = check_amount("weight", sum(weight for weight, _ in scored))
+    if total == 0:
+        return None
+    value = sum(weight * score for weight, score in scored) / total
+    return Reward(value=min(max(value, 0.0), 1.0), weight=min(total, 1.0))
