@@ -13,6 +13,7 @@
     ├── FormatError                 (ValueError)  bytes that are not ours, damaged, or of a newer version
     ├── TableError                  (ValueError)  a full-information table is malformed
     ├── StoreUnavailableError                     the shared store does not answer
+    ├── StaleGenerationError                      the beliefs were folded anew meanwhile
     ├── LogUnavailableError                       the log cannot be read or written
     │   └── LogVersionError                       the log has another schema than this program
     └── ClosedError                               the router was closed
@@ -69,6 +70,10 @@ class TableError(BanditRouterError, ValueError):
 
 class StoreUnavailableError(BanditRouterError):
     """Raised when the shared store does not answer in time."""
+
+
+class StaleGenerationError(BanditRouterError):
+    """Raised when a change is meant for beliefs that have been folded anew meanwhile."""
 
 
 class LogUnavailableError(BanditRouterError):

@@ -20,6 +20,7 @@ FeedbackValue = bool | float | str | None
 
 NAME_LIMIT = 255  # characters of a name, id, key or source
 TEXT_LIMIT = 4_000_000  # characters of a prompt or an answer
+TAG_LIMIT = 64
 COUNT_LIMIT = 10**12  # tokens of one call
 AMOUNT_LIMIT = 1e12  # dollars or seconds of one call
 

@@ -167,6 +167,7 @@ class InverseGapWeighting:
         return rest
 
 
+DEFAULT_FLOOR = 0.02  # total share of exploration that keeps everything evaluable off-policy
 _REACH = 8.0  # standard deviations beyond which a normal has no mass that counts
 _PANELS = np.array([-8.0, -5.0, -3.5, -2.5, -1.5, -0.5, 0.5, 1.5, 2.5, 3.5, 5.0, 8.0])
 _NODES, _WEIGHTS = (a.astype(np.float64) for a in np.polynomial.legendre.leggauss(5))
@@ -244,6 +245,23 @@ def with_floor(p: Array, floor: float) -> Array:
         In [0, 1].
     """
     mixed: Array = (1.0 - floor) * p + floor / len(p)
+    return mixed
+
+
+def with_shares(p: Array, shares: Array) -> Array:
+    """Mix each model's own share into `p`: the k-th keeps at least ``shares[k]``.
+
+    Parameters
+    ----------
+    p, shares : ndarray of shape (K,)
+        The shares sum to at most 1.
+
+    Examples
+    --------
+    >>> with_shares(np.array([1.0, 0.0]), np.array([0.1, 0.05])).round(3)
+    array([0.95, 0.05])
+    """
+    mixed: Array = (1.0 - shares.sum()) * p + shares
     return mixed
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -101,7 +102,7 @@ class Predictions:
         self.epoch = epoch
 
     def forecast(
-        self, models: list[Model], prompt: Prompt, *, max_tokens: int | None = None
+        self, models: Sequence[Model], prompt: Prompt, *, max_tokens: int | None = None
     ) -> Forecast:
         """Predict cost and latency of a request on each model."""
         guessed = prompt.input_tokens

@@ -1,0 +1,118 @@
+"""From promises to the probabilities that are drawn from and logged: pure arithmetic, in one place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bandit_router.errors import NoEligibleModelError
+from bandit_router.events import Array, Candidate, Model, Reason
+from bandit_router.pacing import Pacer
+from bandit_router.policies import Policy, with_floor, with_shares
+from bandit_router.preference import within_cap
+from bandit_router.request import Request
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Offer:
+    """What K models offer for one request.
+
+    Attributes
+    ----------
+    models : tuple of Model
+    mean, std : ndarray of shape (K,)
+        The promised reward and its width.
+    cost_usd, worst_usd, latency_s : ndarray of shape (K,)
+        Predicted [USD], [s].
+    utility : ndarray of shape (K,)
+        The promise less what cost and latency are worth.
+    """
+
+    models: tuple[Model, ...]
+    mean: Array
+    std: Array
+    cost_usd: Array
+    worst_usd: Array
+    latency_s: Array
+    utility: Array
+
+    def only(self, mask: Mask) -> Offer:
+        """Return the offers of some models."""
+        return Offer(
+            models=tuple(model for model, kept in zip(self.models, mask, strict=True) if kept),
+            mean=self.mean[mask],
+            std=self.std[mask],
+            cost_usd=self.cost_usd[mask],
+            worst_usd=self.worst_usd[mask],
+            latency_s=self.latency_s[mask],
+            utility=self.utility[mask],
+        )
+
+    def candidates(self, p: Array) -> tuple[Candidate, ...]:
+        """Return what is logged of each model."""
+        columns = (p, self.mean, self.std, self.cost_usd, self.latency_s)
+        return tuple(
+            Candidate(
+                model=model.name, probability=q, mean=mean, std=std, cost_usd=cost, latency_s=latency
+            )
+            for model, q, mean, std, cost, latency in zip(
+                self.models, *(column.tolist() for column in columns), strict=True
+            )
+        )
+
+
+def eligible(offer: Offer, request: Request) -> Mask:
+    """Return which models may serve a request, of shape (K,).
+
+    Raises
+    ------
+    NoEligibleModelError
+        None may; the message says what excluded them.
+    """
+    listed = np.array(
+        [request.models is None or m.name in request.models for m in offer.models], dtype=bool
+    )
+    needed = request.prompt.input_tokens + (request.max_tokens or 0)
+    roomy = np.array(
+        [m.context_tokens is None or needed <= m.context_tokens for m in offer.models], dtype=bool
+    )
+    left: Mask = listed & roomy & within_cap(offer.worst_usd, request.max_cost_usd)
+    if not left.any():
+        raise NoEligibleModelError(
+            f"no model is left: {len(listed)} active, {listed.sum()} of them asked for, "
+            f"{(listed & roomy).sum()} with room for {needed:.0f} tokens, {left.sum()} within the cap on cost"
+        )
+    return left
+
+
+def weigh(policy: Policy, offer: Offer, *, floor: float, pacer: Pacer | None) -> Array:
+    """Return the probability of each model, floor and budget included, of shape (K,).
+
+    Parameters
+    ----------
+    policy : Policy
+    offer : Offer
+        Of the eligible models.
+    floor : float
+        Total share that is spread evenly.
+    pacer : Pacer, optional
+        Keeps the budget, where there is one.
+    """
+    models = len(offer.models)
+    if models == 1:
+        return np.ones(1)
+    if pacer is None:
+        return with_floor(policy.probabilities(offer.utility, offer.std), floor)
+    p = pacer.mixed(policy, offer.utility, offer.std, offer.cost_usd)
+    return with_shares(p, pacer.affordable(np.full(models, floor / models), offer.cost_usd))
+
+
+def reason_for(offer: Offer, drawn: int) -> Reason:
+    """Return why the drawn model serves."""
+    if len(offer.models) == 1:
+        return "only"
+    return "exploit" if offer.utility[drawn] == offer.utility.max() else "explore"

@@ -1,0 +1,242 @@
+"""Decider: one worker's way from a request to a decision; arithmetic on beliefs held in memory."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+
+import numpy as np
+
+from bandit_router.choosing import Mask, Offer, eligible, reason_for, weigh
+from bandit_router.errors import NoEligibleModelError, UnknownModelError
+from bandit_router.events import Array, Decision, Prompt, new_id
+from bandit_router.learner import Learner, View
+from bandit_router.log import EventLog
+from bandit_router.log.deciding import Turn, find_turn, spent_since
+from bandit_router.pacing import Pacer
+from bandit_router.policies import draw
+from bandit_router.request import Request
+
+CONVERSATIONS = 20_000  # that a worker remembers; others are looked up in the log
+CHARGES = 100_000  # decisions that wait to hear what they cost
+_TYPICAL = Prompt(text="x" * 2_000)  # the request by which the cost unit is set
+
+
+class Decider:
+    """Decides for one worker.
+
+    Parameters
+    ----------
+    learner : Learner
+        Keeps beliefs, predictions and settings up to date.
+    log : EventLog
+        Where conversations that this worker has not heard of are looked up.
+    rng : Generator
+        Draws the models.
+    clock : callable
+        Returns seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        learner: Learner,
+        log: EventLog,
+        *,
+        rng: np.random.Generator,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._learner, self._log, self._rng, self._clock = learner, log, rng, clock
+        self._turns: OrderedDict[str, Turn] = OrderedDict()
+        self._purse = _Purse(log, learner)
+        self._lock = threading.Lock()
+
+    def decide(self, request: Request) -> Decision:
+        """Return the decision for a request; nothing is logged yet.
+
+        Raises
+        ------
+        NoEligibleModelError
+            Caps and subsets leave no model.
+        UnknownModelError
+            `request.models` names one that the router does not have.
+        ValueError
+            The ready vector does not fit.
+        """
+        view = self._learner.view
+        _check_models(request, view)
+        ready = request.features
+        x = view.features.extract(request.prompt) if ready is None else view.features.ready(ready)
+        unit = self.cost_unit(view)
+        everything = self._offer(view, request, x, unit)
+        left = eligible(everything, request)
+        turn = self._holding(request, view, everything, left)
+        if turn is not None:
+            left = left & np.array([model.name == turn.model for model in everything.models])
+        offer, settings = everything.only(left), view.registration.settings
+        with self._lock:
+            pacer = self._purse.record(view, everything, left)
+            p = weigh(settings.policy, offer, floor=settings.floor, pacer=pacer)
+        k = draw(p, self._rng.random())
+        at = round(self._clock(), 6)
+        decision = Decision(
+            id=new_id(at),
+            router=view.registration.name,
+            model=offer.models[k].name,
+            probability=float(p[k]),
+            reason=reason_for(offer, k) if turn is None else "sticky",
+            policy=settings.policy.spec,
+            candidates=offer.candidates(p),
+            at=at,
+            features=x,
+            features_version=view.features.version,
+            user=request.user,
+            conversation=request.conversation,
+            conversation_head=None if turn is None else turn.head,
+            tags=request.tags,
+            key=request.key,
+            cost_unit_usd=unit,
+        )
+        with self._lock:
+            self._remember(decision)
+            self._purse.charge(decision.id, float(offer.cost_usd[k]))
+        return decision
+
+    def _holding(self, request: Request, view: View, offer: Offer, left: Mask) -> Turn | None:
+        """The draw that this turn of a conversation repeats, if its model may serve."""
+        turn = self.turn(request.conversation) if view.registration.settings.sticky else None
+        may_serve = {model.name for model, kept in zip(offer.models, left, strict=True) if kept}
+        return turn if turn is not None and turn.model in may_serve else None
+
+    def _offer(self, view: View, request: Request, x: Array, unit: float | None) -> Offer:
+        models = view.registration.models
+        if not models:
+            raise NoEligibleModelError(f"router {view.registration.name!r} has no active model")
+        with self._learner.lock:
+            beliefs = self._learner.beliefs
+            mean, std = beliefs.predict(x)
+            at = [beliefs.index(model.name) for model in models]
+            forecast = self._learner.predictions.forecast(
+                models, request.prompt, max_tokens=request.max_tokens
+            )
+        preference = request.preference or view.registration.settings.preference
+        mean, std = mean[at], std[at]
+        return Offer(
+            models=models,
+            mean=mean,
+            std=std,
+            cost_usd=forecast.cost_usd,
+            worst_usd=forecast.worst_usd,
+            latency_s=forecast.latency_s,
+            utility=preference.utility(mean, forecast.cost_usd, forecast.latency_s, cost_unit_usd=unit),
+        )
+
+    def cost_unit(self, view: View) -> float | None:
+        """Return the dollars that a price weight is per: as set, else the dearest typical request [USD]."""
+        unit = view.registration.settings.cost_unit_usd
+        if unit is not None or not view.registration.models:
+            return unit
+        with self._learner.lock:
+            typical = self._learner.predictions.forecast(view.registration.models, _TYPICAL)
+        return float(typical.cost_usd.max()) or None
+
+    def knows(self, conversation: str | None) -> bool:
+        """Whether `turn` can answer without asking the log."""
+        return conversation is None or conversation in self._turns
+
+    def turn(self, conversation: str | None) -> Turn | None:
+        """Return the draw that a conversation holds to; the log is asked where this worker does not know."""
+        if conversation is None:
+            return None
+        with self._lock:
+            if conversation in self._turns:
+                self._turns.move_to_end(conversation)
+                return self._turns[conversation]
+        router = self._learner.view.registration.name
+        found = self._log.read(lambda connection: find_turn(connection, router, conversation))
+        if found is not None:
+            with self._lock:
+                self._keep(conversation, found)
+        return found
+
+    def _remember(self, decision: Decision) -> None:
+        if decision.conversation is not None and decision.reason != "sticky":
+            self._keep(decision.conversation, Turn(head=decision.id, model=decision.model))
+
+    def _keep(self, conversation: str, turn: Turn) -> None:
+        self._turns[conversation] = turn
+        while len(self._turns) > CONVERSATIONS:
+            self._turns.popitem(last=False)
+
+    def paid(self, decision_id: str, cost_usd: float | None) -> None:
+        """Charge what a decision did cost instead of what was predicted [USD]."""
+        if cost_usd is not None:
+            with self._lock:
+                self._purse.settle(decision_id, cost_usd)
+
+    def forget(self) -> None:
+        """Forget all conversations, for some may have been erased."""
+        with self._lock:
+            self._turns.clear()
+
+
+class _Purse:
+    """The budget of a router, as this worker keeps it.
+
+    It starts from what all workers have spent since the budget was set, and then charges each decision at
+    its predicted cost until the outcome tells.
+    """
+
+    def __init__(self, log: EventLog, learner: Learner) -> None:
+        self._log, self._learner = log, learner
+        self._pacer: Pacer | None = None
+        self._terms: tuple[object, ...] = ()
+        self._charges: OrderedDict[str, float] = OrderedDict()
+
+    def record(self, view: View, everything: Offer, left: Mask) -> Pacer | None:
+        """Take a request into the window of recent ones; return the pacer, if there is a budget."""
+        settings = view.registration.settings
+        if settings.budget_usd_per_request is None:
+            self._pacer, self._terms = None, ()
+            return None
+        terms = (settings.budget_usd_per_request, settings.budget_since, view.registration.models)
+        if self._pacer is None or self._terms != terms:
+            self._pacer, self._terms = self._begin(view), terms
+        self._pacer.record(np.where(left, everything.utility, -np.inf), everything.cost_usd)
+        return self._pacer
+
+    def _begin(self, view: View) -> Pacer:
+        registration = view.registration
+        budget = registration.settings.budget_usd_per_request
+        assert budget is not None
+        pacer = Pacer(budget, len(registration.models))
+        since = registration.settings.budget_since or 0.0
+        pacer.paid, pacer.spent_usd = self._log.read(
+            lambda connection: spent_since(connection, registration.name, since)
+        )
+        return pacer
+
+    def charge(self, decision_id: str, cost_usd: float) -> None:
+        """Charge a decision at its predicted cost [USD]."""
+        if self._pacer is None:
+            return
+        self._pacer.spend(cost_usd)
+        self._charges[decision_id] = cost_usd
+        while len(self._charges) > CHARGES:
+            self._charges.popitem(last=False)
+
+    def settle(self, decision_id: str, cost_usd: float) -> None:
+        """Charge the actual cost [USD] instead of what was charged before."""
+        if self._pacer is not None and decision_id in self._charges:
+            self._pacer.spent_usd += cost_usd - self._charges[decision_id]
+            self._charges[decision_id] = cost_usd
+
+
+def _check_models(request: Request, view: View) -> None:
+    unknown = sorted((request.models or frozenset()) - view.registration.known.keys())
+    if unknown:
+        known = ", ".join(model.name for model in view.registration.models)
+        raise UnknownModelError(
+            f"no model {unknown[0]!r} in router {view.registration.name!r}; it has {known}"
+        )

@@ -1,0 +1,168 @@
+"""The default features: hand-made signals and hashed n-grams. No download, nothing to fit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bandit_router.errors import SettingsError
+from bandit_router.events import Array, Prompt
+from bandit_router.features.ready import check_ready
+from bandit_router.features.signals import (
+    HEAD,
+    IDEOGRAM,
+    IS_WORD,
+    NAMES,
+    TAIL,
+    code_points,
+    kinds,
+    signals,
+    window,
+)
+
+MAX_BUCKETS = 4096
+
+Hashes = NDArray[np.uint64]
+
+_BASE = 0x9E3779B97F4A7C15  # odd, so that it has an inverse modulo 2^64
+_ROOM = HEAD + TAIL + 2
+
+
+def _powers(base: int) -> Hashes:
+    steps = np.full(_ROOM, base, dtype=np.uint64)
+    steps[0] = 1
+    return np.multiply.accumulate(steps)
+
+
+_POWERS = _powers(_BASE)
+_INVERSES = _powers(pow(_BASE, -1, 1 << 64))
+
+
+def _lower_table() -> NDArray[np.uint32]:
+    """Return lower case for Latin, Greek, Cyrillic and Armenian, which no Unicode release changes."""
+    lower = [chr(c).lower() for c in range(0x590)]
+    return np.array([ord(s) if len(s) == 1 else c for c, s in enumerate(lower)], dtype=np.uint32)
+
+
+_LOWER = _lower_table()
+
+
+@dataclass(frozen=True, slots=True)
+class HashedFeatures:
+    """Hand-made signals, and word and character n-grams hashed into buckets with signs.
+
+    ``x = [1, signals, buckets]``. The buckets see the first 8,000 and last 4,000 characters of a longer
+    text; lengths and shares see all of it.
+
+    Parameters
+    ----------
+    buckets : int
+        1 to 4096.
+
+    Raises
+    ------
+    SettingsError
+        Not such a number.
+
+    Examples
+    --------
+    >>> HashedFeatures().extract(Prompt(text="Explain quantum computing")).shape
+    (64,)
+    """
+
+    buckets: int = 48
+
+    def __post_init__(self) -> None:
+        if isinstance(self.buckets, bool) or not isinstance(self.buckets, int):
+            raise SettingsError(f"buckets: expected a whole number, got {self.buckets!r:.40}")
+        if not 1 <= self.buckets <= MAX_BUCKETS:
+            raise SettingsError(f"buckets: expected 1 to {MAX_BUCKETS}, got {self.buckets}")
+
+    @property
+    def spec(self) -> str:
+        """As `FeatureExtractor.spec`."""
+        return "hashed" if self.buckets == 48 else f"hashed:buckets={self.buckets}"
+
+    @property
+    def version(self) -> str:
+        """As `FeatureExtractor.version`."""
+        return f"hashed-1-{self.buckets}"
+
+    @property
+    def dim(self) -> int:
+        """As `FeatureExtractor.dim`."""
+        return 1 + len(NAMES) + self.buckets
+
+    def extract(self, prompt: Prompt) -> Array:
+        """As `FeatureExtractor.extract`."""
+        x = np.empty(self.dim)
+        x[0] = 1.0
+        x[1 : 1 + len(NAMES)] = signals(prompt)
+        x[1 + len(NAMES) :] = _hashed(prompt.text, self.buckets)
+        x.flags.writeable = False
+        return x
+
+    def extract_many(self, prompts: Sequence[Prompt]) -> Array:
+        """As `FeatureExtractor.extract_many`."""
+        x = np.array([self.extract(prompt) for prompt in prompts]).reshape(len(prompts), self.dim)
+        x.flags.writeable = False
+        return x
+
+    def ready(self, vector: object) -> Array:
+        """As `FeatureExtractor.ready`; the vector is x itself, of shape (dim,)."""
+        return check_ready(vector, self.dim)
+
+
+def _hashed(text: str, buckets: int) -> Array:
+    """Return the hashed n-grams of a text as a vector of length one, or of zeros."""
+    points = code_points(window(text))
+    starts, ends = _words(kinds(points))
+    grams = _ngrams(_lowered(points), starts, ends)
+    place = (grams >> np.uint64(33)) % np.uint64(buckets)
+    sign = 1.0 - 2.0 * (grams >> np.uint64(32) & np.uint64(1)).astype(np.float64)
+    sums = np.bincount(place.astype(np.intp), weights=sign, minlength=buckets)
+    damped = np.sign(sums) * np.sqrt(np.abs(sums))
+    norm = math.sqrt(float(damped @ damped))
+    return damped / norm if norm else damped
+
+
+def _lowered(points: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    low = points < len(_LOWER)
+    return np.where(low, _LOWER.take(points, mode="clip"), points)
+
+
+def _words(classes: NDArray[np.uint8]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return where words start and end; an ideogram is a word by itself."""
+    inside = np.zeros(len(classes) + 2, dtype=bool)
+    inside[1:-1] = IS_WORD.take(classes)
+    alone = np.zeros(len(classes) + 2, dtype=bool)
+    alone[1:-1] = classes == IDEOGRAM
+    edge = alone[1:] | alone[:-1]
+    start = inside[1:] & (edge | ~inside[:-1])
+    end = inside[:-1] & (edge | ~inside[1:])
+    return np.flatnonzero(start), np.flatnonzero(end)
+
+
+def _ngrams(points: NDArray[np.uint32], starts: NDArray[np.intp], ends: NDArray[np.intp]) -> Hashes:
+    """Return hashes of words, pairs of words and runs of four characters.
+
+    A polynomial prefix hash ``H[i] = S_{j<i} point[j] base^j`` modulo 2^64 gives that of any run as
+    ``(H[end] - H[start]) / base^start``.
+    """
+    prefix = np.zeros(len(points) + 1, dtype=np.uint64)
+    np.cumsum(points * _POWERS[: len(points)], out=prefix[1:])
+    words = (prefix[ends] - prefix[starts]) * _INVERSES[starts]
+    pairs = words[:-1] * np.uint64(31) + words[1:]
+    fours = (prefix[4:] - prefix[:-4]) * _INVERSES[: max(len(points) - 3, 0)]
+    return _mixed(np.concatenate([words, pairs, fours]))
+
+
+def _mixed(h: Hashes) -> Hashes:
+    """Spread the bits (the finaliser of splitmix64)."""
+    h = (h ^ h >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
+    h = (h ^ h >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
+    return h ^ h >> np.uint64(31)

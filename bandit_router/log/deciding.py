@@ -1,0 +1,269 @@
+"""Decisions: their rows, their texts, and what later decisions ask of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from bandit_router.errors import ConflictError, UnknownDecisionError
+from bandit_router.events import Decision, Feedback, Outcome, Reward, clean_text
+from bandit_router.log import tables as t
+from bandit_router.log.hearing import feedback_of, latest_outcome, latest_reward, reward_of
+from bandit_router.log.rows import (
+    Row,
+    decision_of,
+    decision_row,
+    digest,
+    from_us,
+    outcome_of,
+    pack,
+    to_us,
+)
+from bandit_router.settings import TextPolicy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """The decision whose draw the later turns of a conversation repeat."""
+
+    head: str
+    model: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Said:
+    """One word of feedback, and whether it was taken back."""
+
+    feedback: Feedback
+    retracted: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Story:
+    """All that is known of one decision.
+
+    Attributes
+    ----------
+    prompt : object
+        The text, or the messages; None where no text is kept.
+    revisions : tuple of (Reward or None)
+        What was made of it, revision by revision; the last one counts.
+    """
+
+    decision: Decision
+    prompt: object = None
+    answer: str | None = None
+    outcome: Outcome | None = None
+    feedback: tuple[Said, ...] = ()
+    reward: Reward | None = None
+    revisions: tuple[Reward | None, ...] = ()
+
+
+def decision_rows(
+    decision: Decision, prompt: object, *, keep: TextPolicy, input_tokens: float, body_hash: str | None
+) -> list[tuple[sa.Table, Row]]:
+    """Return what is to be inserted for a decision: its row, and its text if that is kept."""
+    text = (
+        None if prompt is None or keep == "none" else json.dumps(prompt, ensure_ascii=False, default=str)
+    )
+    row = decision_row(
+        decision,
+        input_tokens=input_tokens,
+        body_hash=body_hash,
+        prompt_hash=None if text is None else digest(text),
+    )
+    rows: list[tuple[sa.Table, Row]] = [(t.decisions, row)]
+    if text is not None and keep == "full":
+        body = {"decision_id": decision.id, "router": decision.router, "at_us": row["at_us"]}
+        rows.append((t.texts, {**body, "prompt": clean_text("prompt", text, 2**31), "answer": None}))
+    return rows
+
+
+def record_keyed(
+    connection: sa.Connection, decision: Decision, rows: Sequence[tuple[sa.Table, Row]], body_hash: str
+) -> Decision:
+    """Record a decision under its idempotency key, or return the one that was made before.
+
+    Raises
+    ------
+    ConflictError
+        The key came before with another body.
+    """
+    c = t.decisions.c
+    same = sa.select(t.decisions).where(c.router == decision.router, c.key == decision.key)
+    found = connection.execute(same).mappings().first()
+    if found is None:
+        for table, row in rows:
+            connection.execute(sa.insert(table), row)
+        return decision
+    if found["body_hash"] != body_hash:
+        raise ConflictError(f"key {decision.key!r}: it came before with another body")
+    return decision_of(found, duplicate=True)
+
+
+def find_turn(connection: sa.Connection, router: str, conversation: str) -> Turn | None:
+    """Return the draw that a conversation holds to, or None: the one of its latest turn."""
+    c = t.decisions.c
+    row = connection.execute(
+        sa.select(c.id, c.head, c.model)
+        .where(c.router == router, c.conversation == conversation)
+        .order_by(c.at_us.desc(), c.id.desc())
+        .limit(1)
+    ).first()
+    return None if row is None else Turn(head=row.head or row.id, model=row.model)
+
+
+def read_story(connection: sa.Connection, router: str, decision_id: str) -> Story:
+    """Return all that is known of one decision.
+
+    Raises
+    ------
+    UnknownDecisionError
+        No such decision in this router.
+    """
+    c, f = t.decisions.c, t.feedback.c
+    mine = sa.select(t.decisions).where(c.id == decision_id, c.router == router)
+    row = connection.execute(mine).mappings().first()
+    if row is None:
+        raise UnknownDecisionError(f"no decision {decision_id!r} in router {router!r}")
+    kept = sa.select(t.texts.c.prompt, t.texts.c.answer).where(t.texts.c.decision_id == decision_id)
+    text = connection.execute(kept).first()
+    words = sa.select(t.feedback).where(f.decision_id == decision_id).order_by(f.seq)
+    said = [
+        Said(feedback=feedback_of(word), retracted=word["retracted_us"] is not None)
+        for word in connection.execute(words).mappings()
+    ]
+    r = t.rewards.c
+    rewards = sa.select(t.rewards).where(r.decision_id == decision_id).order_by(r.revision)
+    outcome = latest_outcome(connection, decision_id)
+    return Story(
+        decision=decision_of(row),
+        prompt=json.loads(text.prompt) if text is not None and text.prompt is not None else None,
+        answer=None if text is None else text.answer,
+        outcome=None if outcome is None else outcome_of(outcome),
+        feedback=tuple(said),
+        reward=reward_of(latest_reward(connection, decision_id)),
+        revisions=tuple(reward_of(revision) for revision in connection.execute(rewards).mappings()),
+    )
+
+
+def read_rounds(
+    connection: sa.Connection,
+    router: str,
+    *,
+    since: float | None = None,
+    until: float | None = None,
+    chunk: int = 2_048,
+) -> Iterator[Sequence[Row]]:
+    """Stream a router's decisions in the order of time, each with the outcome and reward that count.
+
+    Yields
+    ------
+    sequence of rows
+        Columns of ``decisions``, and ``served``, ``cost_usd``, ``latency_s``, ``error``, ``reward`` and
+        ``reward_weight``, null where nothing was heard.
+    """
+    c, o, r = t.decisions.c, t.outcomes, t.rewards
+    later, newer = o.alias("later"), r.alias("newer")
+    last_outcome = sa.and_(
+        o.c.decision_id == c.id,
+        ~sa.exists().where(later.c.decision_id == o.c.decision_id, later.c.revision > o.c.revision),
+    )
+    last_reward = sa.and_(
+        r.c.decision_id == c.id,
+        ~sa.exists().where(newer.c.decision_id == r.c.decision_id, newer.c.revision > r.c.revision),
+    )
+    statement = (
+        sa.select(
+            *(c.id, c.at_us, c.model, c.probability, c.reason, c.features, c.features_version),
+            *(c.candidates, c.head, c.user, c.cost_unit_usd),
+            o.c.model.label("served"),
+            *(o.c.cost_usd, o.c.latency_s, o.c.error),
+            r.c.value.label("reward"),
+            r.c.weight.label("reward_weight"),
+        )
+        .select_from(t.decisions.outerjoin(o, last_outcome).outerjoin(r, last_reward))
+        .where(c.router == router)
+        .order_by(c.at_us, c.id)
+        .execution_options(yield_per=chunk)
+    )
+    if since is not None:
+        statement = statement.where(c.at_us >= to_us(since))
+    if until is not None:
+        statement = statement.where(c.at_us < to_us(until))
+    yield from connection.execute(statement).mappings().partitions()
+
+
+def read_prompts(
+    connection: sa.Connection, router: str, *, but: str | None = None, newest: int | None = None
+) -> list[tuple[str, Any]]:
+    """Return (decision id, prompt) of decisions whose text was kept, the newest first.
+
+    Parameters
+    ----------
+    but : str, optional
+        Leave out decisions whose features have this version already.
+    newest : int, optional
+        At most so many.
+    """
+    c, d = t.texts.c, t.decisions.c
+    statement = (
+        sa.select(c.decision_id, c.prompt)
+        .join(t.decisions, d.id == c.decision_id)
+        .where(c.router == router, c.prompt.is_not(None))
+        .order_by(c.at_us.desc())
+        .limit(newest)
+    )
+    if but is not None:
+        statement = statement.where(d.features_version != but)
+    return [(row.decision_id, json.loads(row.prompt)) for row in connection.execute(statement)]
+
+
+def write_features(connection: sa.Connection, version: str, vectors: Mapping[str, Any]) -> None:
+    """Replace the features of decisions by those of another extractor."""
+    c = t.decisions.c
+    statement = (
+        sa.update(t.decisions)
+        .where(c.id == sa.bindparam("of"))
+        .values(features=sa.bindparam("x"), features_version=version)
+    )
+    if vectors:
+        connection.execute(statement, [{"of": key, "x": pack(x)} for key, x in vectors.items()])
+
+
+def textless_ids(connection: sa.Connection, router: str, features_version: str) -> list[str]:
+    """Return decisions of other features that have no text to encode again."""
+    c = t.decisions.c
+    missing = sa.and_(t.texts.c.decision_id == c.id, t.texts.c.prompt.is_not(None))
+    statement = sa.select(c.id).where(
+        c.router == router, c.features_version != features_version, ~sa.exists().where(missing)
+    )
+    return list(connection.execute(statement).scalars())
+
+
+def spent_since(connection: sa.Connection, router: str, since: float) -> tuple[int, float]:
+    """Return (requests, dollars) since a moment [s]; a request without an outcome costs what was predicted."""
+    requests, dollars = 0, 0.0
+    for rows in read_rounds(connection, router, since=since):
+        for row in rows:
+            requests += 1
+            dollars += _cost(row)
+    return requests, dollars
+
+
+def _cost(row: Row) -> float:
+    if row["cost_usd"] is not None:
+        return float(row["cost_usd"])
+    predicted = {entry[0]: entry[4] for entry in json.loads(row["candidates"])}
+    return float(predicted.get(row["model"]) or 0.0)
+
+
+def last_changes(connection: sa.Connection, router: str) -> dict[str, float]:
+    """Return when the reward rows of each model last changed [s since 1970]."""
+    c = t.rewards.c
+    statement = sa.select(c.model, sa.func.max(c.made_us)).where(c.router == router).group_by(c.model)
+    return {model: from_us(made) for model, made in connection.execute(statement).all()}

@@ -1,0 +1,178 @@
+"""Connecting to the log: SQLite made safe for many processes, errors in one language, migrations."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+import time
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
+
+from bandit_router.errors import LogUnavailableError, LogVersionError, SettingsError
+from bandit_router.log.tables import HEAD, routers
+
+logger = logging.getLogger(__name__)
+BUSY_TIMEOUT_S = 30.0
+
+
+def connect(url: str) -> sa.Engine:
+    """Return an engine for a log; creates the file of an embedded one, but no tables.
+
+    Parameters
+    ----------
+    url : str
+        Any SQLAlchemy URL. ``sqlite:///file.db`` is the embedded default; ``sqlite://`` keeps the log in
+        a temporary file. ``?synchronous=FULL`` makes SQLite survive a loss of power too.
+
+    Raises
+    ------
+    SettingsError
+        Not a URL, or its driver is not installed.
+    LogUnavailableError
+        It cannot be reached.
+    """
+    try:
+        parsed = sa.make_url(url)
+        if parsed.get_backend_name() == "sqlite":
+            return _sqlite(parsed)
+        return sa.create_engine(parsed, pool_pre_ping=True)
+    except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
+        raise SettingsError(f"log: {error}") from error
+
+
+def _sqlite(url: sa.URL) -> sa.Engine:
+    synchronous = str(url.query.get("synchronous", "NORMAL")).upper()
+    if synchronous not in ("NORMAL", "FULL"):
+        raise SettingsError(f"log: synchronous: expected NORMAL or FULL, got {synchronous!r}")
+    url = url.difference_update_query(["synchronous"])
+    if url.database in (None, "", ":memory:"):
+        folder = tempfile.mkdtemp(prefix="bandit-router-")
+        url = url.set(database=str(Path(folder) / "log.db"))
+    else:
+        folder = None
+    engine = sa.create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_S}, pool_size=8)
+    if folder is not None:
+        weakref.finalize(engine, shutil.rmtree, folder, ignore_errors=True)
+
+    @event.listens_for(engine, "connect")
+    def on_connect(connection: Any, _: object) -> None:  # Any: sqlite3's, or another driver's
+        connection.isolation_level = None  # we say BEGIN ourselves, below
+        cursor = connection.cursor()
+        for pragma in (f"synchronous={synchronous}", "temp_store=MEMORY", "cache_size=-16000"):
+            cursor.execute(f"PRAGMA {pragma}")
+        _use_wal(cursor)
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def on_begin(connection: sa.Connection) -> None:
+        # A writer takes its lock at once, so that no transaction dies when it turns from reading to writing.
+        writes = connection.get_execution_options().get("writes", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    return engine
+
+
+def _use_wal(cursor: Any) -> None:  # Any: a cursor of sqlite3, or of another driver
+    """Switch to write-ahead logging; SQLite answers "locked" at once while another process does the same."""
+    import sqlite3
+
+    deadline = time.monotonic() + BUSY_TIMEOUT_S
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+
+
+@contextmanager
+def translated(doing: str) -> Iterator[None]:
+    """Turn database errors into `LogUnavailableError`."""
+    try:
+        yield
+    except SQLAlchemyError as error:
+        raise LogUnavailableError(f"log: {doing}: {_reason(error)}") from error
+
+
+def _reason(error: SQLAlchemyError) -> str:
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    return str(cause).strip().split("\n")[0] or type(cause).__name__
+
+
+def check_schema(engine: sa.Engine, *, migrate: bool) -> None:
+    """See that the log has this program's schema.
+
+    Parameters
+    ----------
+    engine : Engine
+    migrate : bool
+        Bring a missing or older schema up to date.
+
+    Raises
+    ------
+    LogVersionError
+        The schema is newer; or it is older or missing and `migrate` is False.
+    LogUnavailableError
+        The log cannot be reached, or holds something else.
+    """
+    with translated("reading its version"):
+        found = schema_version(engine)
+    if found == HEAD:
+        return
+    if found is not None and (not found.isdigit() or int(found) > int(HEAD)):
+        raise LogVersionError(
+            f"log: its schema is version {found}, this program knows up to {HEAD}: upgrade bandit-router"
+        )
+    if not migrate:
+        raise LogVersionError(
+            f"log: its schema is {'missing' if found is None else 'version ' + found}, "
+            f"this program needs {HEAD}: run `bandit-router migrate --log URL`"
+        )
+    upgrade(engine)
+
+
+def schema_version(engine: sa.Engine) -> str | None:
+    """Return the newest migration that the log has had, or None."""
+    with engine.connect() as connection:
+        names = sa.inspect(connection).get_table_names()
+        if "alembic_version" not in names:
+            if routers.name in names:
+                raise LogVersionError("log: it has tables of other origin: choose an empty database")
+            return None
+        version = connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
+        return None if version is None else str(version)
+
+
+def upgrade(engine: sa.Engine) -> None:
+    """Bring the schema up to date, in one transaction that other processes wait for."""
+    from alembic import command
+
+    with translated("migrating"), engine.connect().execution_options(writes=True) as connection:
+        with connection.begin():
+            command.upgrade(alembic_config(connection), "head")
+    logger.info("log migrated to schema %s", HEAD)
+
+
+def alembic_config(connection: sa.Connection | None = None) -> Any:  # Any: alembic is imported late
+    """Return Alembic's configuration for the migrations that this package carries."""
+    from alembic.config import Config
+
+    packed = Path(__file__).parents[1] / "migrations"
+    beside = Path(__file__).parents[2] / "migrations"
+    config = Config()
+    config.set_main_option(
+        "script_location", str(packed if packed.is_dir() else beside).replace("%", "%%")
+    )
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    return config

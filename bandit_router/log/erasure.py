@@ -1,0 +1,86 @@
+"""Forgetting: a user's rows are erased and unlearned; texts expire while evidence stays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from bandit_router.log import tables as t
+from bandit_router.log.checkpoints import subtract_from_checkpoints
+from bandit_router.log.folding import Lens
+from bandit_router.log.hearing import find_decision, revise
+from bandit_router.log.registration import begin_generation
+from bandit_router.log.rows import to_us
+from bandit_router.rewards import Metric
+
+_CHUNK = 500  # ids in one statement
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forgotten:
+    """How much of a user was erased."""
+
+    decisions: int = 0
+    outcomes: int = 0
+    feedback: int = 0
+    rewards: int = 0
+    texts: int = 0
+
+
+def forget_user(
+    connection: sa.Connection, lens: Lens, user: str, metrics: Mapping[str, Metric], now: float
+) -> Forgotten:
+    """Erase a user's decisions with all that hangs on them, and the user's words about others' decisions.
+
+    What they contributed is taken out of every checkpoint, and a new generation makes every worker fold
+    again from there, so that no belief holds it any more.
+    """
+    c = t.decisions.c
+    own = [
+        row.id
+        for row in connection.execute(sa.select(c.id).where(c.router == lens.router, c.user == user))
+    ]
+    words = _erase_words(connection, lens.router, user, metrics, now)
+    counts = dict.fromkeys(("decisions", "outcomes", "feedback", "rewards", "texts"), 0)
+    for ids in _chunked(own):
+        subtract_from_checkpoints(connection, lens, ids)
+        for name in ("rewards", "outcomes", "feedback", "texts"):
+            table = t.metadata.tables[name]
+            counts[name] += connection.execute(
+                sa.delete(table).where(table.c.decision_id.in_(ids))
+            ).rowcount
+        # Other users' turns may follow a first turn that goes: they stand on their own then.
+        connection.execute(sa.update(t.decisions).where(c.head.in_(ids)).values(head=None))
+        counts["decisions"] += connection.execute(sa.delete(t.decisions).where(c.id.in_(ids))).rowcount
+    counts["feedback"] += words
+    if any(counts.values()):
+        generation = begin_generation(connection, lens.router)
+        mine = t.checkpoints.c.router == lens.router
+        connection.execute(sa.update(t.checkpoints).where(mine).values(generation=generation))
+    return Forgotten(**counts)
+
+
+def _erase_words(
+    connection: sa.Connection, router: str, source: str, metrics: Mapping[str, Metric], now: float
+) -> int:
+    said = t.feedback.c
+    mine = (said.router == router, said.source == source)
+    about = connection.execute(sa.select(said.decision_id).where(*mine).distinct()).scalars().all()
+    erased = connection.execute(sa.delete(t.feedback).where(*mine)).rowcount
+    for decision_id in about:
+        revise(connection, find_decision(connection, router, decision_id), metrics, now)
+    return int(erased)
+
+
+def expire_texts(connection: sa.Connection, router: str, before: float) -> int:
+    """Erase prompts and answers of decisions made before a moment [s]; return how many."""
+    c = t.texts.c
+    old = sa.delete(t.texts).where(c.router == router, c.at_us < to_us(before))
+    return int(connection.execute(old).rowcount)
+
+
+def _chunked(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(ids), _CHUNK):
+        yield ids[start : start + _CHUNK]

@@ -1,0 +1,102 @@
+"""EventLog: one connection to the log, with one thread that writes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from typing import TypeVar
+
+import sqlalchemy as sa
+
+from bandit_router.errors import BanditRouterError
+from bandit_router.log.engine import check_schema, connect, translated
+from bandit_router.log.writer import Writer
+
+T = TypeVar("T")
+
+
+class EventLog:
+    """The log of all routers in one database.
+
+    What is written goes through one group-committing thread (`write`); what is read has a transaction of
+    its own (`read`). The statements are functions of a connection, in the modules beside this one.
+
+    Parameters
+    ----------
+    url : str
+        Any SQLAlchemy URL.
+
+    Examples
+    --------
+    >>> from bandit_router.log.registration import router_names
+    >>> with EventLog.open("sqlite://") as log:
+    ...     log.read(router_names)
+    []
+    """
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self.engine = engine
+        self.writer = Writer(engine)
+
+    @classmethod
+    def open(cls, url: str, *, migrate: bool | None = None) -> EventLog:
+        """Connect, and see that the schema is this program's.
+
+        Parameters
+        ----------
+        url : str
+        migrate : bool, optional
+            Bring the schema up to date; by default only an embedded (SQLite) log's.
+
+        Raises
+        ------
+        SettingsError, LogUnavailableError, LogVersionError
+        """
+        engine = connect(url)
+        try:
+            embedded = engine.dialect.name == "sqlite"
+            check_schema(engine, migrate=embedded if migrate is None else migrate)
+            return cls(engine)
+        except BanditRouterError:
+            engine.dispose()
+            raise
+
+    def __repr__(self) -> str:
+        return f"EventLog.open({self.engine.url.render_as_string(hide_password=True)!r})"
+
+    def __enter__(self) -> EventLog:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @contextmanager
+    def reading(self) -> Iterator[sa.Connection]:
+        """A connection with one reading transaction: it sees one state of the log."""
+        with translated("reading"), self.engine.connect() as connection, connection.begin():
+            yield connection
+
+    def read(self, query: Callable[[sa.Connection], T]) -> T:
+        """Return what `query` finds.
+
+        Raises
+        ------
+        LogUnavailableError
+            The log does not answer.
+        """
+        with self.reading() as connection:
+            return query(connection)
+
+    def write(self, job: Callable[[sa.Connection], T]) -> Future[T]:
+        """Run `job` in the next transaction; the future has its result once that is committed."""
+        return self.writer.submit(job)
+
+    def close(self) -> None:
+        """Commit what waits, and disconnect."""
+        self.writer.close()
+        self.engine.dispose()
+
+    def abandon(self) -> None:
+        """Let go of connections that belong to a parent process, without closing them for it."""
+        self.engine.dispose(close=False)

@@ -1,0 +1,282 @@
+"""The fold: from the reward rows and outcomes of the log to evidence and predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+
+from bandit_router.events import Array, Outcome
+from bandit_router.evidence import Delta, Evidence, Observation
+from bandit_router.log import tables as t
+from bandit_router.log.rows import Row, from_us, outcome_of, unpack
+from bandit_router.predictions import Predictions, contribution
+
+_CHUNK = 1_024  # rows that are summed in one product
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lens:
+    """Through what the fold looks at the log: which features, how forgetful, since when.
+
+    Attributes
+    ----------
+    born : mapping of str to float
+        Decisions before this moment [s] do not count for that model.
+    """
+
+    router: str
+    dim: int
+    features_version: str
+    half_life_s: float | None
+    born: Mapping[str, float] = field(default_factory=dict)
+
+    def counts(self, model: str, at: float) -> bool:
+        """Whether a decision of that moment counts as evidence for the model."""
+        return at >= self.born.get(model, 0.0)
+
+
+@dataclass(slots=True, kw_only=True)
+class Fold:
+    """All evidence and predictions up to two places in the log.
+
+    Attributes
+    ----------
+    skipped : int
+        Rewards that could not be folded, for their features are of another version.
+    """
+
+    evidence: dict[str, Evidence] = field(default_factory=dict)
+    predictions: Predictions = field(default_factory=Predictions)
+    reward_seq: int = 0
+    outcome_seq: int = 0
+    skipped: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spending:
+    """One outcome's contribution to the predictions of one model, or what it replaces (sign -1)."""
+
+    model: str
+    amounts: Array
+    at: float
+    sign: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tail:
+    """What came after two places in the log."""
+
+    deltas: Sequence[Delta]
+    spendings: Sequence[Spending]
+    reward_seq: int
+    outcome_seq: int
+
+
+def fold(connection: sa.Connection, lens: Lens) -> Fold:
+    """Fold the whole log, latest revisions only, in one reading transaction."""
+    result = Fold(
+        reward_seq=_last(connection, t.rewards, lens.router),
+        outcome_seq=_last(connection, t.outcomes, lens.router),
+    )
+    newer = t.rewards.alias("newer")
+    statement = _rewards_with_features(lens.router).where(
+        t.rewards.c.value.is_not(None),
+        ~sa.exists().where(
+            newer.c.decision_id == t.rewards.c.decision_id, newer.c.revision > t.rewards.c.revision
+        ),
+    )
+    for rows in _chunks(connection, statement):
+        _fold_rewards(result, rows, lens)
+    for row in _all_outcomes(connection, lens.router):
+        _spend(result.predictions, _spending(row, 1.0))
+    return result
+
+
+def _fold_rewards(result: Fold, rows: Sequence[Row], lens: Lens) -> None:
+    usable = [row for row in rows if _usable(row, lens)]
+    result.skipped += len(rows) - len(usable)
+    counted = [row for row in usable if lens.counts(row["model"], from_us(row["at_us"]))]
+    for model in {row["model"] for row in counted}:
+        own = [row for row in counted if row["model"] == model]
+        evidence = result.evidence.setdefault(model, Evidence(lens.dim, half_life=lens.half_life_s))
+        evidence.add_many(
+            np.stack([unpack(row["features"]) for row in own]),
+            np.array([row["weight"] for row in own]),
+            np.array([row["value"] for row in own]),
+            np.array([from_us(row["at_us"]) for row in own]),
+        )
+
+
+def _usable(row: Row, lens: Lens) -> bool:
+    return row["features_version"] == lens.features_version and len(row["features"]) == 8 * lens.dim
+
+
+def tail(
+    connection: sa.Connection, lens: Lens, reward_seq: int, outcome_seq: int, *, limit: int
+) -> Tail:
+    """Read what came after two places: each row as what is new less what it replaces."""
+    before = t.rewards.alias("before")
+    c = t.rewards.c
+    statement = (
+        _rewards_with_features(lens.router, before)
+        .where(c.seq > reward_seq)
+        .order_by(c.seq)
+        .limit(limit)
+        .add_columns(
+            before.c.model.label("old_model"),
+            before.c.value.label("old_value"),
+            before.c.weight.label("old_weight"),
+        )
+    )
+    rows = connection.execute(statement).mappings().all()
+    outcomes = connection.execute(_outcomes_after(lens.router, outcome_seq, limit)).mappings().all()
+    return Tail(
+        deltas=[delta for row in rows if _usable(row, lens) for delta in _deltas(row, lens)],
+        spendings=[spending for row in outcomes for spending in _spendings(row)],
+        reward_seq=rows[-1]["seq"] if rows else reward_seq,
+        outcome_seq=outcomes[-1]["seq"] if outcomes else outcome_seq,
+    )
+
+
+def _deltas(row: Row, lens: Lens) -> list[Delta]:
+    at, x = from_us(row["at_us"]), unpack(row["features"])
+    new, old = _known(row["value"], row["weight"], x, at), None
+    if row["old_model"] is not None:
+        old = _known(row["old_value"], row["old_weight"], x, at)
+    if new is not None and old is not None and row["model"] == row["old_model"]:
+        parts = [(1, row["model"], new - old)]
+    else:
+        parts = [(0, row["old_model"], -old)] if old is not None else []
+        parts += [(1, row["model"], new)] if new is not None else []
+    return [
+        Delta(key=2 * row["seq"] + half, model=model, observation=observation)
+        for half, model, observation in parts
+        if lens.counts(model, at)
+    ]
+
+
+def _known(value: float | None, weight: float, x: Array, at: float) -> Observation | None:
+    return None if value is None else Observation.of(x, value, weight=weight, at=at)
+
+
+def _rewards_with_features(
+    router: str, before: sa.FromClause | None = None
+) -> sa.Select[Any]:  # Any: columns
+    c, d = t.rewards.c, t.decisions.c
+    source: sa.FromClause = sa.join(t.rewards, t.decisions, c.decision_id == d.id)
+    if before is not None:
+        earlier = sa.and_(before.c.decision_id == c.decision_id, before.c.revision == c.revision - 1)
+        source = source.outerjoin(before, earlier)
+    columns = (c.seq, c.model, c.value, c.weight, c.at_us, d.features, d.features_version)
+    return sa.select(*columns).select_from(source).where(c.router == router)
+
+
+def _all_outcomes(connection: sa.Connection, router: str) -> Iterator[Row]:
+    newer = t.outcomes.alias("newer")
+    c = t.outcomes.c
+    statement = (
+        sa.select(t.outcomes, t.decisions.c.input_tokens.label("guessed_tokens"))
+        .join(t.decisions, t.decisions.c.id == c.decision_id)
+        .where(
+            c.router == router,
+            ~sa.exists().where(newer.c.decision_id == c.decision_id, newer.c.revision > c.revision),
+        )
+    )
+    for rows in _chunks(connection, statement):
+        yield from rows
+
+
+def _outcomes_after(router: str, seq: int, limit: int) -> sa.Select[Any]:  # Any: columns
+    before, c = t.outcomes.alias("before"), t.outcomes.c
+    replaced = [column.label(f"old_{column.name}") for column in before.c]
+    return (
+        sa.select(t.outcomes, t.decisions.c.input_tokens.label("guessed_tokens"), *replaced)
+        .join(t.decisions, t.decisions.c.id == c.decision_id)
+        .outerjoin(
+            before, sa.and_(before.c.decision_id == c.decision_id, before.c.revision == c.revision - 1)
+        )
+        .where(c.router == router, c.seq > seq)
+        .order_by(c.seq)
+        .limit(limit)
+    )
+
+
+def _spendings(row: Row) -> list[Spending]:
+    spendings = [_spending(row, 1.0)]
+    if row["old_seq"] is not None:
+        old = {
+            name.removeprefix("old_"): value for name, value in row.items() if name.startswith("old_")
+        }
+        spendings.append(_spending({**old, "guessed_tokens": row["guessed_tokens"]}, -1.0))
+    return spendings
+
+
+def _spending(row: Row, sign: float) -> Spending:
+    outcome: Outcome = outcome_of(row)
+    amounts = contribution(outcome, row["guessed_tokens"])
+    return Spending(model=row["model"], amounts=amounts, at=from_us(row["at_us"]), sign=sign)
+
+
+def _spend(predictions: Predictions, spending: Spending) -> None:
+    predictions.add(spending.model, spending.amounts, at=spending.at, sign=spending.sign)
+
+
+def spend_all(predictions: Predictions, spendings: Sequence[Spending]) -> None:
+    """Add contributions to running predictions, in place."""
+    for spending in spendings:
+        _spend(predictions, spending)
+
+
+def contributions_of(
+    connection: sa.Connection, lens: Lens, decision_ids: Sequence[str], reward_seq: int, outcome_seq: int
+) -> tuple[list[Delta], list[Spending]]:
+    """Return what some decisions have contributed up to two places in the log."""
+    c, o = t.rewards.c, t.outcomes.c
+    newer, later = t.rewards.alias("newer"), t.outcomes.alias("later")
+    rewards = connection.execute(
+        _rewards_with_features(lens.router).where(
+            c.decision_id.in_(decision_ids),
+            c.seq <= reward_seq,
+            ~sa.exists().where(
+                newer.c.decision_id == c.decision_id,
+                newer.c.revision > c.revision,
+                newer.c.seq <= reward_seq,
+            ),
+        )
+    ).mappings()
+    outcomes = connection.execute(
+        sa.select(t.outcomes, t.decisions.c.input_tokens.label("guessed_tokens"))
+        .join(t.decisions, t.decisions.c.id == o.decision_id)
+        .where(
+            o.decision_id.in_(decision_ids),
+            o.seq <= outcome_seq,
+            ~sa.exists().where(
+                later.c.decision_id == o.decision_id,
+                later.c.revision > o.revision,
+                later.c.seq <= outcome_seq,
+            ),
+        )
+    ).mappings()
+    nothing_before = {"old_model": None}
+    deltas = [
+        d for row in rewards if _usable(row, lens) for d in _deltas({**row, **nothing_before}, lens)
+    ]
+    return deltas, [_spending(row, 1.0) for row in outcomes]
+
+
+def _last(connection: sa.Connection, table: sa.Table, router: str) -> int:
+    found = connection.execute(
+        sa.select(sa.func.max(table.c.seq)).where(table.c.router == router)
+    ).scalar()
+    return int(found or 0)
+
+
+def _chunks(
+    connection: sa.Connection, statement: sa.Select[Any]
+) -> Iterator[Sequence[Row]]:  # Any: columns
+    streamed = statement.execution_options(yield_per=_CHUNK)
+    yield from connection.execute(streamed).mappings().partitions()

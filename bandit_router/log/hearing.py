@@ -1,0 +1,329 @@
+"""What is heard about a decision: outcomes, feedback, retractions, and the reward row that follows.
+
+Each function runs inside one transaction of the writer, which sees all that was committed before; so that
+revisions are counted, and new-minus-old is known, without a race.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import sqlalchemy as sa
+
+from bandit_router.errors import ConflictError, UnknownDecisionError, UnknownFeedbackError
+from bandit_router.events import Feedback, FeedbackValue, Model, Outcome, Reward, new_id
+from bandit_router.log import tables as t
+from bandit_router.log.rows import Row, digest, from_us, to_us, value_of, value_to_text
+from bandit_router.rewards import Metric, Vote, reward
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reported:
+    """What became of a reported outcome.
+
+    Attributes
+    ----------
+    cost_usd : float, optional
+        As reported, else tokens times prices; None when neither is known.
+    duplicate : bool
+        The same outcome had been reported before.
+    """
+
+    decision_id: str
+    cost_usd: float | None
+    duplicate: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Word:
+    """One word of feedback, checked, before it is recorded."""
+
+    decision_id: str
+    name: str
+    value: FeedbackValue
+    source: str | None
+    key: str | None
+    comment: str | None
+    at: float | None  # as given
+    received: float
+
+    @property
+    def body_hash(self) -> str:
+        """What a repeated key must repeat too."""
+        return digest([self.name, self.value, self.source, self.comment, self.at])
+
+
+def record_feedback(
+    connection: sa.Connection, router: str, word: Word, metrics: Mapping[str, Metric]
+) -> Feedback:
+    """Record one word and revise the reward; or find that it was said before.
+
+    Raises
+    ------
+    UnknownDecisionError
+        No such decision in this router.
+    ConflictError
+        The same key came with another body.
+    """
+    decision = find_decision(connection, router, word.decision_id)
+    source = word.source or decision["user"] or f"anonymous:{word.decision_id}"
+    earlier = _same_key(connection, word)
+    if earlier is not None:
+        return _answer(connection, earlier, duplicate=True)
+    active = _latest(connection, word.decision_id, word.name, source)
+    if active is not None and word.key is None and _repeats(word, active):
+        _say_later(connection, word, active)
+        return _answer(connection, active, duplicate=True)
+    row = {
+        "id": new_id(word.received),
+        "decision_id": word.decision_id,
+        "router": router,
+        "name": word.name,
+        "source": source,
+        "value": value_to_text(word.value),
+        "comment": word.comment,
+        "key": word.key,
+        "body_hash": word.body_hash,
+        "at_us": _said_us(word),
+        "received_us": to_us(word.received),
+    }
+    connection.execute(sa.insert(t.feedback), row)
+    revise(connection, decision, metrics, word.received)
+    return _answer(connection, row, duplicate=False)
+
+
+def _said_us(word: Word) -> int:
+    return to_us(word.received if word.at is None else word.at)
+
+
+def _same_key(connection: sa.Connection, word: Word) -> Row | None:
+    if word.key is None:
+        return None
+    found = _first(
+        connection,
+        sa.select(t.feedback).where(
+            t.feedback.c.decision_id == word.decision_id, t.feedback.c.key == word.key
+        ),
+    )
+    if found is not None and found["body_hash"] != word.body_hash:
+        raise ConflictError(f"key {word.key!r}: it came before with another body")
+    return found
+
+
+def _latest(connection: sa.Connection, decision_id: str, name: str, source: str) -> Row | None:
+    same = t.feedback.c
+    return _first(
+        connection,
+        sa.select(t.feedback)
+        .where(same.decision_id == decision_id, same.name == name, same.source == source)
+        .order_by(same.at_us.desc(), same.seq.desc())
+        .limit(1),
+    )
+
+
+def _repeats(word: Word, active: Row) -> bool:
+    same_comment = word.comment is None or word.comment == active["comment"]
+    same_value = active["value"] == value_to_text(word.value)
+    return active["retracted_us"] is None and same_value and same_comment
+
+
+def _say_later(connection: sa.Connection, word: Word, active: Row) -> None:
+    """A repeated word holds from its latest time on, lest a contrary one that is on its way wins."""
+    if _said_us(word) > active["at_us"]:
+        connection.execute(
+            sa.update(t.feedback).where(t.feedback.c.id == active["id"]).values(at_us=_said_us(word))
+        )
+
+
+def retract(
+    connection: sa.Connection, router: str, feedback_id: str, metrics: Mapping[str, Metric], now: float
+) -> Feedback:
+    """Take one word back; what was said before it does not return.
+
+    Raises
+    ------
+    UnknownFeedbackError
+        No such feedback in this router.
+    """
+    row = _first(
+        connection,
+        sa.select(t.feedback).where(t.feedback.c.id == feedback_id, t.feedback.c.router == router),
+    )
+    if row is None:
+        raise UnknownFeedbackError(f"no feedback {feedback_id!r} in router {router!r}")
+    duplicate = row["retracted_us"] is not None
+    if not duplicate:
+        connection.execute(
+            sa.update(t.feedback).where(t.feedback.c.id == feedback_id).values(retracted_us=to_us(now))
+        )
+        revise(connection, find_decision(connection, router, row["decision_id"]), metrics, now)
+    return _answer(connection, row, duplicate=duplicate)
+
+
+def record_outcome(
+    connection: sa.Connection,
+    router: str,
+    decision_id: str,
+    outcome: Outcome,
+    *,
+    answer: str | None,
+    models: Mapping[str, Model],
+    metrics: Mapping[str, Metric],
+    now: float,
+) -> Reported:
+    """Record how the call went; a second, different outcome replaces the first.
+
+    Raises
+    ------
+    UnknownDecisionError
+        No such decision in this router.
+    """
+    decision = find_decision(connection, router, decision_id)
+    if answer is not None:
+        _keep_answer(connection, decision, answer)
+    row = _outcome_row(decision, outcome, models)
+    last = latest_outcome(connection, decision_id)
+    if last is not None and all(last[name] == value for name, value in row.items()):
+        return Reported(decision_id=decision_id, cost_usd=last["cost_usd"], duplicate=True)
+    revision = 0 if last is None else last["revision"] + 1
+    connection.execute(sa.insert(t.outcomes), {**row, "revision": revision, "at_us": to_us(now)})
+    revise(connection, decision, metrics, now)
+    return Reported(decision_id=decision_id, cost_usd=row["cost_usd"], duplicate=False)
+
+
+def _outcome_row(decision: Row, outcome: Outcome, models: Mapping[str, Model]) -> dict[str, Any]:
+    served = outcome.model or decision["model"]
+    cost = outcome.cost_usd
+    if cost is None and outcome.output_tokens is not None and served in models:
+        read = decision["input_tokens"] if outcome.input_tokens is None else outcome.input_tokens
+        cost = models[served].cost_usd(read, outcome.output_tokens)
+    return {
+        "decision_id": decision["id"],
+        "router": decision["router"],
+        "model": served,
+        "input_tokens": outcome.input_tokens,
+        "output_tokens": outcome.output_tokens,
+        "reported_usd": outcome.cost_usd,
+        "cost_usd": cost,
+        "latency_s": outcome.latency_s,
+        "ttft_s": outcome.ttft_s,
+        "error": outcome.error,
+    }
+
+
+def _keep_answer(connection: sa.Connection, decision: Row, answer: str) -> None:
+    kept = t.texts.c
+    found = connection.execute(
+        sa.update(t.texts).where(kept.decision_id == decision["id"]).values(answer=answer)
+    )
+    if found.rowcount == 0:
+        row = {key: decision[key] for key in ("router", "at_us")}
+        connection.execute(sa.insert(t.texts), {**row, "decision_id": decision["id"], "answer": answer})
+
+
+def revise(connection: sa.Connection, decision: Row, metrics: Mapping[str, Metric], now: float) -> None:
+    """Write a new reward row if what is known of a decision amounts to something else than before."""
+    outcome = latest_outcome(connection, decision["id"])
+    model = decision["model"] if outcome is None else outcome["model"]
+    new = reward(active_votes(connection, decision["id"]), metrics)
+    value, weight = (None, 0.0) if new is None else (new.value, new.weight)
+    last = latest_reward(connection, decision["id"])
+    before = (None, None, 0.0) if last is None else (last["model"], last["value"], last["weight"])
+    if before[1] is None and value is None or before == (model, value, weight):
+        return
+    row = {key: decision[key] for key in ("router", "at_us")}
+    row |= {"decision_id": decision["id"], "revision": 0 if last is None else last["revision"] + 1}
+    row |= {"made_us": to_us(now), "model": model, "value": value, "weight": weight}
+    connection.execute(sa.insert(t.rewards), row)
+
+
+def active_votes(connection: sa.Connection, decision_id: str) -> list[Vote]:
+    """The latest word of each rater under each name, unless it was retracted or revoked."""
+    said = t.feedback.c
+    rows = connection.execute(
+        sa.select(said.name, said.source, said.value, said.retracted_us)
+        .where(said.decision_id == decision_id)
+        .order_by(said.at_us, said.seq)
+    )
+    latest = {(row.name, row.source): row for row in rows}
+    return [
+        Vote(name=row.name, source=row.source, value=value)
+        for row in latest.values()
+        if row.retracted_us is None and (value := value_of(row.value)) is not None
+    ]
+
+
+def find_decision(connection: sa.Connection, router: str, decision_id: str) -> Row:
+    """Return a decision's row, held against other writers until the transaction ends.
+
+    Raises
+    ------
+    UnknownDecisionError
+        No such decision in this router.
+    """
+    columns = t.decisions.c
+    row = _first(
+        connection,
+        sa.select(
+            columns.id, columns.router, columns.at_us, columns.model, columns.user, columns.input_tokens
+        )
+        .where(columns.id == decision_id, columns.router == router)
+        .with_for_update(),
+    )
+    if row is None:
+        raise UnknownDecisionError(f"no decision {decision_id!r} in router {router!r}")
+    return row
+
+
+def latest_outcome(connection: sa.Connection, decision_id: str) -> Row | None:
+    """The outcome that counts."""
+    return _newest(connection, t.outcomes, decision_id)
+
+
+def latest_reward(connection: sa.Connection, decision_id: str) -> Row | None:
+    """The reward row that counts."""
+    return _newest(connection, t.rewards, decision_id)
+
+
+def _newest(connection: sa.Connection, table: sa.Table, decision_id: str) -> Row | None:
+    return _first(
+        connection,
+        sa.select(table)
+        .where(table.c.decision_id == decision_id)
+        .order_by(table.c.revision.desc())
+        .limit(1),
+    )
+
+
+def _first(
+    connection: sa.Connection, statement: sa.Select[Any]
+) -> Row | None:  # Any: columns of any type
+    return connection.execute(statement).mappings().first()
+
+
+def feedback_of(row: Row) -> Feedback:
+    """The feedback of a row."""
+    return Feedback(
+        id=row["id"],
+        decision_id=row["decision_id"],
+        name=row["name"],
+        value=value_of(row["value"]),
+        source=row["source"],
+        at=from_us(row["at_us"]),
+        key=row["key"],
+        comment=row["comment"],
+    )
+
+
+def reward_of(row: Row | None) -> Reward | None:
+    """The reward of a row; None when nothing is known any more."""
+    if row is None or row["value"] is None:
+        return None
+    return Reward(value=row["value"], weight=row["weight"])
+
+
+def _answer(connection: sa.Connection, row: Row, *, duplicate: bool) -> Feedback:
+    known = reward_of(latest_reward(connection, row["decision_id"]))
+    return replace(feedback_of(row), duplicate=duplicate, reward=known)

@@ -1,0 +1,188 @@
+"""The tables of the log. Every change here is a migration too (``migrations/versions``).
+
+Moments are whole microseconds since 1970, UTC; arrays are lossless little-endian float64; ``seq`` orders
+what followers read. Text of prompts and answers lives apart, so that it can expire while evidence stays.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+HEAD = "0001"  # the newest migration, which this program reads and writes
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+_ID = String(36)
+_NAME = String(255)
+_SEQ = BigInteger().with_variant(Integer, "sqlite")  # SQLite counts only an INTEGER by itself
+
+routers = Table(
+    "routers",
+    metadata,
+    Column("name", _NAME, primary_key=True),
+    Column("created_us", BigInteger, nullable=False),
+    Column("revision", Integer, nullable=False),  # grows with every change of models or settings
+    Column("generation", Integer, nullable=False),  # grows when beliefs must be folded again
+)
+
+models = Table(
+    "models",
+    metadata,
+    Column("router", _NAME, primary_key=True),
+    Column("name", _NAME, primary_key=True),
+    Column("place", Integer, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("retired", Boolean, nullable=False),
+    Column("born_us", BigInteger, nullable=False),  # decisions before it no longer count as evidence
+)
+
+settings = Table(
+    "settings",
+    metadata,
+    Column("router", _NAME, primary_key=True),
+    Column("revision", Integer, primary_key=True),
+    Column("at_us", BigInteger, nullable=False),
+    Column("body", Text, nullable=False),
+)
+
+extractors = Table(
+    "extractors",
+    metadata,
+    Column("version", String(64), primary_key=True),
+    Column("at_us", BigInteger, nullable=False),
+    Column("artefact", LargeBinary, nullable=False),
+)
+
+decisions = Table(
+    "decisions",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("router", _NAME, nullable=False),
+    Column("at_us", BigInteger, nullable=False),
+    Column("model", _NAME, nullable=False),
+    Column("probability", Float(53), nullable=False),
+    Column("reason", String(16), nullable=False),
+    Column("policy", _NAME, nullable=False),
+    Column("features", LargeBinary, nullable=False),
+    Column("features_version", String(64), nullable=False),
+    Column("candidates", Text, nullable=False),
+    Column("input_tokens", Float(53), nullable=False),  # as guessed from the prompt
+    Column("cost_unit_usd", Float(53)),
+    Column("user", _NAME),
+    Column("conversation", _NAME),
+    Column("head", _ID),  # the decision whose draw this turn of a conversation repeats
+    Column("tags", Text),
+    Column("key", _NAME),
+    Column("body_hash", String(64)),
+    Column("prompt_hash", String(64)),
+    UniqueConstraint("router", "key"),
+    Index(None, "router", "at_us"),
+    Index(None, "router", "user"),
+    Index(None, "router", "conversation"),
+)
+
+texts = Table(
+    "texts",
+    metadata,
+    Column("decision_id", _ID, primary_key=True),
+    Column("router", _NAME, nullable=False),
+    Column("at_us", BigInteger, nullable=False),
+    Column("prompt", Text),
+    Column("answer", Text),
+    Index(None, "router", "at_us"),
+)
+
+outcomes = Table(
+    "outcomes",
+    metadata,
+    Column("seq", _SEQ, primary_key=True, autoincrement=True),
+    Column("decision_id", _ID, nullable=False),
+    Column("revision", Integer, nullable=False),  # the highest one counts
+    Column("router", _NAME, nullable=False),
+    Column("at_us", BigInteger, nullable=False),
+    Column("model", _NAME, nullable=False),  # that served
+    Column("input_tokens", BigInteger),
+    Column("output_tokens", BigInteger),
+    Column("reported_usd", Float(53)),
+    Column("cost_usd", Float(53)),  # as reported, else tokens times prices
+    Column("latency_s", Float(53)),
+    Column("ttft_s", Float(53)),
+    Column("error", Text),
+    UniqueConstraint("decision_id", "revision"),
+    Index(None, "router", "seq"),
+    sqlite_autoincrement=True,
+)
+
+feedback = Table(
+    "feedback",
+    metadata,
+    Column("seq", _SEQ, primary_key=True, autoincrement=True),
+    Column("id", _ID, nullable=False),
+    Column("decision_id", _ID, nullable=False),
+    Column("router", _NAME, nullable=False),
+    Column("name", _NAME, nullable=False),
+    Column("source", _NAME, nullable=False),
+    Column("value", Text, nullable=False),  # JSON
+    Column("comment", Text),
+    Column("key", _NAME),
+    Column("body_hash", String(64), nullable=False),
+    Column("at_us", BigInteger, nullable=False),  # when it was said
+    Column("received_us", BigInteger, nullable=False),
+    Column("retracted_us", BigInteger),
+    UniqueConstraint("id"),
+    UniqueConstraint("decision_id", "key"),
+    Index(None, "router", "source"),
+    sqlite_autoincrement=True,
+)
+
+rewards = Table(
+    "rewards",
+    metadata,
+    Column("seq", _SEQ, primary_key=True, autoincrement=True),
+    Column("decision_id", _ID, nullable=False),
+    Column("revision", Integer, nullable=False),  # the highest one counts
+    Column("router", _NAME, nullable=False),
+    Column("at_us", BigInteger, nullable=False),
+    Column("made_us", BigInteger, nullable=False),  # when this revision was made
+    Column("model", _NAME, nullable=False),  # credited: the one that served
+    Column("value", Float(53)),  # null where nothing is known any more
+    Column("weight", Float(53), nullable=False),
+    UniqueConstraint("decision_id", "revision"),
+    Index(None, "router", "seq"),
+    sqlite_autoincrement=True,
+)
+
+checkpoints = Table(
+    "checkpoints",
+    metadata,
+    Column("id", _SEQ, primary_key=True, autoincrement=True),
+    Column("router", _NAME, nullable=False),
+    Column("at_us", BigInteger, nullable=False),
+    Column("generation", Integer, nullable=False),
+    Column("features_version", String(64), nullable=False),
+    Column("half_life_s", Float(53)),
+    Column("reward_seq", BigInteger, nullable=False),  # reward rows up to here are contained
+    Column("outcome_seq", BigInteger, nullable=False),  # outcomes up to here are contained
+    Column("evidence", LargeBinary, nullable=False),
+    Column("predictions", LargeBinary, nullable=False),
+    Index(None, "router", "id"),
+    sqlite_autoincrement=True,
+)

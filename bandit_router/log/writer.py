@@ -1,0 +1,194 @@
+"""One thread that writes the log: whatever waits is committed together, and only then acknowledged."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from itertools import groupby
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
+
+from bandit_router.errors import ClosedError, LogUnavailableError
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+Job = Callable[[sa.Connection], Any]  # Any: each job has a result of its own
+Row = Mapping[str, Any]  # Any: a value of each column's own type
+
+QUEUE_LIMIT = 20_000  # what may wait; more is refused, never dropped
+BATCH_LIMIT = 1_000
+BUSY_PATIENCE_S = 60.0  # how long a locked log is tried again
+
+
+class _Item:
+    """A job, or rows to insert."""
+
+    __slots__ = ("future", "job", "rows")
+
+    def __init__(self, job: Job | None, rows: Sequence[tuple[sa.Table, Row]] = ()) -> None:
+        self.future: Future[Any] = Future()  # Any: the result of any job
+        self.job, self.rows = job, rows
+
+
+class Writer:
+    """Group commit: jobs and rows in the order in which they came, one transaction for all that wait.
+
+    One bad row or job fails alone: each runs in a savepoint of its own when its batch fails. A result is set
+    only when the transaction has been committed.
+
+    Parameters
+    ----------
+    engine : Engine
+    """
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine.execution_options(writes=True)
+        self._queue: queue.Queue[_Item | None] = queue.Queue(QUEUE_LIMIT)
+        self._closed = False
+        self._gate = threading.Lock()
+        self._thread = threading.Thread(target=self._run, name="bandit-router-log", daemon=True)
+        self._thread.start()
+
+    def submit(self, job: Callable[[sa.Connection], T]) -> Future[T]:
+        """Run `job` inside the next transaction; the future has its result once that is committed.
+
+        Raises
+        ------
+        LogUnavailableError
+            Too much waits already.
+        ClosedError
+            The log was closed.
+        """
+        return self._put(_Item(job))
+
+    def insert(self, *rows: tuple[sa.Table, Row]) -> Future[None]:
+        """Insert rows, all or none; those of neighbouring calls travel in one statement for each table."""
+        return self._put(_Item(None, rows))
+
+    def _put(self, item: _Item) -> Future[Any]:  # Any: the result of any job
+        with self._gate:
+            if self._closed:
+                raise ClosedError("the log was closed")
+            try:
+                self._queue.put_nowait(item)
+            except queue.Full:
+                raise LogUnavailableError(f"log: {QUEUE_LIMIT} writes wait already") from None
+        return item.future
+
+    def close(self) -> None:
+        """Commit what waits, and stop."""
+        with self._gate:
+            if self._closed:
+                return
+            self._closed = True
+        self._queue.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            first = self._queue.get()
+            if first is None:
+                return
+            batch, last = self._gather(first)
+            self._commit(batch)
+            if last:
+                return
+
+    def _gather(self, first: _Item) -> tuple[list[_Item], bool]:
+        batch = [first]
+        while len(batch) < BATCH_LIMIT:
+            try:
+                item = self._queue.get_nowait()
+            except queue.Empty:
+                break
+            if item is None:
+                return batch, True
+            batch.append(item)
+        return batch, False
+
+    def _commit(self, batch: list[_Item]) -> None:
+        deadline = time.monotonic() + BUSY_PATIENCE_S
+        while True:
+            try:
+                results = self._transact(batch)
+                break
+            except SQLAlchemyError as error:
+                if _is_busy(error) and time.monotonic() < deadline:
+                    time.sleep(0.005)
+                    continue
+                self._refuse(batch, error)
+                return
+            except Exception as error:  # a bug must not end the thread that everything waits for
+                logger.exception("log: a batch of %d failed", len(batch))
+                self._refuse(batch, error)
+                return
+        for item, result in zip(batch, results, strict=True):
+            if isinstance(result, BaseException):
+                item.future.set_exception(result)
+            else:
+                item.future.set_result(result)
+
+    def _transact(self, batch: list[_Item]) -> list[Any]:  # Any: the results of the jobs
+        results: list[Any] = []  # Any: see above
+        with self._engine.connect() as connection, connection.begin():
+            for key, group in groupby(batch, key=lambda item: item.job):
+                items = list(group)
+                results += _insert_all(connection, items) if key is None else _run_all(connection, items)
+        return results
+
+    def _refuse(self, batch: list[_Item], error: Exception) -> None:
+        for item in batch:
+            refusal = LogUnavailableError(f"log: nothing was written: {error}")
+            refusal.__cause__ = error
+            item.future.set_exception(refusal)
+
+
+def _insert_all(connection: sa.Connection, items: list[_Item]) -> list[Any]:  # Any: results of jobs
+    try:
+        with connection.begin_nested():
+            _insert(connection, [row for item in items for row in item.rows])
+        return [None] * len(items)
+    except DBAPIError as error:
+        if _is_fatal(error):
+            raise
+        return _run_all(connection, items)  # each alone: only the bad one fails
+
+
+def _insert(connection: sa.Connection, rows: Sequence[tuple[sa.Table, Row]]) -> None:
+    for table in dict.fromkeys(table for table, _ in rows):
+        connection.execute(sa.insert(table), [row for of, row in rows if of is table])
+
+
+def _run_all(connection: sa.Connection, items: list[_Item]) -> list[Any]:  # Any: results of jobs
+    return [_run_one(connection, item) for item in items]
+
+
+def _run_one(connection: sa.Connection, item: _Item) -> Any:  # Any: the result of a job
+    try:
+        with connection.begin_nested():
+            if item.job is not None:
+                return item.job(connection)
+            return _insert(connection, item.rows)
+    except DBAPIError as error:
+        if _is_fatal(error):
+            raise
+        refusal = LogUnavailableError(f"log: this row was refused: {error.orig}")
+        refusal.__cause__ = error
+        return refusal
+    except Exception as error:
+        return error
+
+
+def _is_fatal(error: DBAPIError) -> bool:
+    """Whether the whole transaction is lost, not only one statement of it."""
+    return isinstance(error, OperationalError) or error.connection_invalidated
+
+
+def _is_busy(error: SQLAlchemyError) -> bool:
+    return isinstance(error, OperationalError) and "locked" in str(error.orig)

@@ -1,0 +1,112 @@
+"""Keeping the mean cost at a budget, request by request: a window of recent predictions and a purse."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bandit_router.budget import FREE, DollarPrice, allowance, dollar_price
+from bandit_router.events import Array
+from bandit_router.policies import Policy
+
+WINDOW = 256  # recent requests over which the price of a dollar is solved
+EVERY = 16  # requests after which it is solved again
+HORIZON = 200  # requests over which what was over- or underspent is made good
+ADVANCE = 100  # budgets that may be spent ahead
+EXPLORING = 0.1  # of the budget: the most that floors may be expected to cost
+
+
+class Pacer:
+    """The price of a dollar, kept up to date.
+
+    Parameters
+    ----------
+    budget_usd : float
+        Mean cost per request to be kept [USD].
+    models : int
+        K, how many there are to choose from.
+
+    Examples
+    --------
+    >>> from bandit_router.policies import Greedy
+    >>> pacer = Pacer(2.0, 2)
+    >>> pacer.probabilities(Greedy(), np.array([0.5, 0.9]), np.zeros(2), np.array([1.0, 3.0])).round(6)
+    array([0.5, 0.5])
+    """
+
+    def __init__(self, budget_usd: float, models: int) -> None:
+        self.budget_usd = budget_usd
+        self.spent_usd = 0.0
+        self.paid = 0
+        self.price: DollarPrice = FREE
+        self._utility = np.empty((WINDOW, models))
+        self._cost_usd = np.empty((WINDOW, models))
+        self._seen = 0
+
+    def __repr__(self) -> str:
+        return f"<Pacer budget_usd={self.budget_usd:g} spent_usd={self.spent_usd:g} paid={self.paid}>"
+
+    def probabilities(self, policy: Policy, utility: Array, std: Array, cost_usd: Array) -> Array:
+        """Return the policy's probabilities at the present price of a dollar, of shape (K,).
+
+        Parameters
+        ----------
+        policy : Policy
+        utility, std, cost_usd : ndarray of shape (K,)
+            What each model is worth for this request, its standard deviation, its predicted cost [USD].
+        """
+        self.record(utility, cost_usd)
+        return self.mixed(policy, utility, std, cost_usd)
+
+    def mixed(self, policy: Policy, utility: Array, std: Array, cost_usd: Array) -> Array:
+        """As `probabilities`, for those models that are eligible, without recording the request."""
+        low, high, share = self.price.low, self.price.high, self.price.share
+        p = policy.probabilities(utility - high * cost_usd, std)
+        if share > 0.0 and low != high:
+            p = share * policy.probabilities(utility - low * cost_usd, std) + (1 - share) * p
+        return self._payable(p, cost_usd)
+
+    def _payable(self, p: Array, cost_usd: Array) -> Array:
+        """Take away what the purse cannot pay; the cheapest is always paid.
+
+        Prices only say what is worth its cost on average: an optimist who does not know a model yet could
+        spend a month's budget on it.
+        """
+        paid = np.where(cost_usd <= max(self.purse_usd, cost_usd.min()), p, 0.0)
+        total = paid.sum()
+        if total <= 0.0:
+            paid[np.argmin(cost_usd)] = total = 1.0
+        share: Array = paid / total
+        return share
+
+    def record(self, utility: Array, cost_usd: Array) -> None:
+        """Take a request into the window; the utility of a model that is not eligible is -inf."""
+        at = self._seen % WINDOW
+        self._utility[at], self._cost_usd[at] = utility, cost_usd
+        if self._seen % EVERY == 0 or self._seen < EVERY:
+            known = slice(0, min(self._seen + 1, WINDOW))
+            self.price = dollar_price(self._utility[known], self._cost_usd[known], self.aim)
+        self._seen += 1
+
+    @property
+    def aim(self) -> float:
+        """The mean cost to aim at now [USD]."""
+        return allowance(self.budget_usd, self.spent_usd, self.paid, horizon=HORIZON)
+
+    @property
+    def purse_usd(self) -> float:
+        """The most that one request may cost now: what was saved, and an advance [USD]."""
+        return self.budget_usd * (self.paid + ADVANCE) - self.spent_usd
+
+    def spend(self, cost_usd: float) -> None:
+        """Note what a request cost [USD]."""
+        self.spent_usd += cost_usd
+        self.paid += 1
+
+    def affordable(self, floor: Array, cost_usd: Array) -> Array:
+        """Return the part of each model's floor, of shape (K,), that the budget can pay.
+
+        All floors together cost at most a tenth of the budget, and none more than the purse holds.
+        """
+        most = EXPLORING * self.budget_usd / len(floor)
+        paid = np.minimum(floor, most / np.maximum(cost_usd, most))
+        return np.where(cost_usd <= max(self.purse_usd, cost_usd.min()), paid, 0.0)

@@ -1,0 +1,696 @@
+"""Router: choose, report, feedback, rebuild. The shell that walks the pure core."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+import time
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypedDict, TypeVar, Unpack
+
+from bandit_router.errors import BanditRouterError, ClosedError, LogUnavailableError, UnknownModelError
+from bandit_router.events import (
+    Decision,
+    Feedback,
+    FeedbackValue,
+    Model,
+    Outcome,
+    Prompt,
+    check_name,
+    check_time,
+    clean_text,
+    utc,
+)
+from bandit_router.features import FeatureExtractor
+from bandit_router.log import EventLog, hearing, registration
+from bandit_router.log.deciding import Story, decision_rows, last_changes, read_story, record_keyed
+from bandit_router.log.erasure import Forgotten, forget_user
+from bandit_router.log.hearing import Reported, Word
+from bandit_router.log.registration import Registration
+from bandit_router.log.rows import digest
+from bandit_router.policies import Policy
+from bandit_router.preference import Preference
+from bandit_router.rebuilding import Rebuilt, adopt_features, rebuild
+from bandit_router.request import Request
+from bandit_router.rewards import COMMENT_LIMIT, Metric, find_metric
+from bandit_router.settings import Settings, TextPolicy
+from bandit_router.store import PosteriorStore
+from bandit_router.worker import Plan, Worker
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+PATIENCE_S = 90.0  # how long a caller waits for a commit before it hears that there was none
+AHEAD_S = 86_400.0  # how far in the future a moment may lie, for clocks differ
+
+Messages = str | Sequence[Mapping[str, Any]]  # Any: JSON of OpenAI messages
+
+
+class SettingsArguments(TypedDict, total=False):
+    """The settings of a router, as keyword arguments; `Settings` says what each is."""
+
+    policy: Policy
+    preference: Preference
+    cost_unit_usd: float | None
+    budget_usd_per_request: float | None
+    half_life: timedelta | None
+    floor: float
+    features: str | FeatureExtractor
+    text: TextPolicy
+    text_retention: timedelta | None
+    sticky: bool
+    metrics: Mapping[str, Metric]
+
+
+class ChooseArguments(TypedDict, total=False):
+    """What a request may say beside its prompt; `Request` says what each is."""
+
+    models: Collection[str] | None
+    preference: Preference | None
+    max_cost_usd: float | None
+    max_tokens: int | None
+    user: str | None
+    conversation: str | None
+    tags: Mapping[str, str] | None
+    key: str | None
+    features: object
+
+
+class Router:
+    """Picks a model for every request, and learns from what is said about the answers.
+
+    Made by `Router.open`. All methods are safe from many threads; many processes may open the same router
+    over one log; a fork is noticed, and the child opens connections and threads of its own.
+
+    Examples
+    --------
+    >>> models = [Model("small", output_usd_per_mtok=0.6), Model("large", output_usd_per_mtok=10.0)]
+    >>> with Router.open("sqlite://", models=models) as router:
+    ...     decision = router.choose("Explain quantum computing")
+    ...     reported = router.report(decision.id, Outcome(output_tokens=240, latency_s=1.9))
+    ...     heard = router.feedback(decision.id, "thumb", True, source="user:42")
+    >>> heard.applied, heard.reward.value, decision.model in ("small", "large")
+    (True, 1.0, True)
+    """
+
+    def __init__(self, worker: Worker, *, durable: bool) -> None:
+        self._worker, self._durable, self._closed = worker, durable, False
+        self._gate = threading.Lock()
+
+    @classmethod
+    def open(
+        cls,
+        log: str,
+        *,
+        store: str | PosteriorStore = "memory://",
+        name: str = "default",
+        models: Sequence[Model] = (),
+        durable: bool = True,
+        seed: int | None = None,
+        worker: int | None = None,
+        apply: bool = False,
+        migrate: bool | None = None,
+        **settings: Unpack[SettingsArguments],
+    ) -> Router:
+        """Open a router, and make it if the log has none of that name.
+
+        Parameters
+        ----------
+        log : str
+            Any SQLAlchemy URL; ``sqlite:///file.db`` is the embedded default.
+        store : str or PosteriorStore
+            ``memory://``.
+        name : str
+            A named router has models and beliefs of its own.
+        models : sequence of Model
+        durable : bool
+            `choose` returns when the decision is committed; False: at hand-off to the writer.
+        seed : int, optional
+            Mixed with the worker's identity.
+        worker : int, optional
+            That identity; by default the process's own. Give it to draw alike in every run.
+        apply : bool
+            Models and settings kept in the log win over these arguments, unless `apply` is True: then
+            these are put into the log, and models that are not among them are retired.
+        migrate : bool, optional
+            Bring the log's schema up to date; by default only an embedded one's.
+        **settings
+            As `Settings`: policy, preference, cost_unit_usd, budget_usd_per_request, half_life, ...
+
+        Raises
+        ------
+        SettingsError
+            A bad setting.
+        LogUnavailableError, LogVersionError
+            The log cannot be reached, or is of another version.
+        """
+        check_name("name", name)
+        for model in models:
+            if not isinstance(model, Model):
+                raise TypeError(f"models: expected Model, got {type(model).__name__}")
+        repeated = [model.name for model in models if [m.name for m in models].count(model.name) > 1]
+        if repeated:
+            raise ValueError(f"models: {repeated[0]!r} stands there twice")
+        events = EventLog.open(log, migrate=migrate)
+        try:
+            _register(events, name, models, settings, apply=apply)
+            plan = Plan(
+                url=events.engine.url.render_as_string(hide_password=False),
+                store=store,
+                router=name,
+                seed=seed,
+                identity=None if worker is None else [worker],
+                clock=time.time,
+            )
+            return cls(Worker(plan, events), durable=durable)
+        except BaseException:
+            events.close()
+            raise
+
+    def __repr__(self) -> str:
+        return f"<Router {self._worker.plan.router!r} on {self._worker.log!r}>"
+
+    def __enter__(self) -> Router:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Router:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    def close(self) -> None:
+        """Commit what waits, keep a checkpoint, and stop. A closed router refuses everything else."""
+        with self._gate:
+            if self._closed:
+                return
+            self._closed = True
+        if self._worker.pid == os.getpid():
+            self._worker.close()
+
+    async def aclose(self) -> None:
+        """As `close`, without blocking the event loop."""
+        await asyncio.to_thread(self.close)
+
+    # -- the loop ---------------------------------------------------------------------------------
+
+    def choose(self, prompt: Messages | None = None, **options: Unpack[ChooseArguments]) -> Decision:
+        """Pick a model for a request.
+
+        Parameters
+        ----------
+        prompt : str or list of messages, optional
+            Not needed where `features` are given.
+        **options
+            As `Request`: models, preference, max_cost_usd, max_tokens, user, conversation, tags, key,
+            features.
+
+        Raises
+        ------
+        NoEligibleModelError
+            Caps and subsets leave no model.
+        ConflictError
+            The same `key` came with another body.
+        LogUnavailableError
+            The decision could not be made durable.
+        TypeError, ValueError
+            A malformed argument.
+        """
+        request = _request(prompt, options)
+        decision = self._here().decider.decide(request)
+        return self._settle(self._record(decision, request), decision, request)
+
+    async def achoose(
+        self, prompt: Messages | None = None, **options: Unpack[ChooseArguments]
+    ) -> Decision:
+        """As `choose`, without blocking the event loop."""
+        request = _request(prompt, options)
+        decider = self._here().decider
+        if decider.knows(request.conversation):
+            decision = decider.decide(request)
+        else:
+            decision = await asyncio.to_thread(decider.decide, request)
+        recorded = self._record(decision, request)
+        if request.key is None and not self._durable:
+            return decision
+        return _kept(await _soon(recorded), decision)
+
+    def _record(self, decision: Decision, request: Request) -> Future[Any]:  # Any: a Decision or None
+        worker = self._here()
+        body_hash = None if request.key is None else _body_hash(request)
+        rows = decision_rows(
+            decision,
+            request.said,
+            keep=worker.learner.view.registration.settings.text,
+            input_tokens=request.prompt.input_tokens,
+            body_hash=body_hash,
+        )
+        if body_hash is None:
+            return worker.log.writer.insert(*rows)
+        return worker.log.write(lambda c: record_keyed(c, decision, rows, body_hash))
+
+    def _settle(
+        self, recorded: Future[Any], decision: Decision, request: Request
+    ) -> Decision:  # Any: above
+        if request.key is None and not self._durable:
+            recorded.add_done_callback(_tell)
+            return decision
+        return _kept(_wait(recorded), decision)
+
+    def report(self, decision_id: str, outcome: Outcome, *, answer: str | None = None) -> Reported:
+        """Tell how the call went; a second, different outcome replaces the first.
+
+        Raises
+        ------
+        UnknownDecisionError
+            No such decision in this router.
+        UnknownModelError
+            `outcome.model` is not one of the router's.
+        LogUnavailableError
+            It could not be made durable.
+        """
+        reported = _wait(self._report(decision_id, outcome, answer))
+        self._here().decider.paid(decision_id, reported.cost_usd)
+        return reported
+
+    async def areport(
+        self, decision_id: str, outcome: Outcome, *, answer: str | None = None
+    ) -> Reported:
+        """As `report`, without blocking the event loop."""
+        reported = await _soon(self._report(decision_id, outcome, answer))
+        self._here().decider.paid(decision_id, reported.cost_usd)
+        return reported
+
+    def _report(self, decision_id: str, outcome: Outcome, answer: str | None) -> Future[Reported]:
+        check_name("decision_id", decision_id)
+        if not isinstance(outcome, Outcome):
+            raise TypeError(f"outcome: expected an Outcome, got {type(outcome).__name__}")
+        text = None if answer is None else clean_text("answer", answer)
+        worker = self._here()
+        known = worker.learner.view.registration
+        if outcome.model is not None and outcome.model not in known.known:
+            raise UnknownModelError(f"no model {outcome.model!r} in router {known.name!r}")
+        return worker.log.write(
+            lambda c: hearing.record_outcome(
+                c,
+                known.name,
+                decision_id,
+                outcome,
+                answer=text if known.settings.text == "full" else None,
+                models=known.known,
+                metrics=known.settings.metrics,
+                now=worker.plan.clock(),
+            )
+        )
+
+    def feedback(
+        self,
+        decision_id: str,
+        name: str,
+        value: FeedbackValue,
+        *,
+        source: str | None = None,
+        key: str | None = None,
+        comment: str | None = None,
+        at: datetime | float | None = None,
+    ) -> Feedback:
+        """Hear one word about a decision; it is in the beliefs when this returns (`applied`).
+
+        Parameters
+        ----------
+        decision_id : str
+        name : str
+            "thumb" (a bool), "rating" and "judge" (0 to 1), "comment" (a text), or a metric of the
+            router's settings.
+        value : bool, float, str or None
+            None revokes what the same source said under the same name.
+        source : str, optional
+            Who says so; by default the decision's user, else ``anonymous:<decision id>``.
+        key : str, optional
+            Idempotency key, unique per decision.
+        comment : str, optional
+        at : datetime or float, optional
+            When it was said; the latest word of a source wins, whenever it arrives.
+
+        Raises
+        ------
+        UnknownDecisionError
+            No such decision in this router.
+        ConflictError
+            The same key came with another body.
+        LogUnavailableError
+            It could not be made durable; nothing was counted.
+        TypeError, ValueError
+            A malformed argument.
+        """
+        word = self._word(decision_id, name, value, source, key, comment, at)
+        return self._applied(_wait(self._hear(word)))
+
+    async def afeedback(
+        self,
+        decision_id: str,
+        name: str,
+        value: FeedbackValue,
+        *,
+        source: str | None = None,
+        key: str | None = None,
+        comment: str | None = None,
+        at: datetime | float | None = None,
+    ) -> Feedback:
+        """As `feedback`, without blocking the event loop."""
+        word = self._word(decision_id, name, value, source, key, comment, at)
+        heard = await _soon(self._hear(word))
+        try:
+            await _soon(self._here().learner.catch_up())
+        except BanditRouterError:
+            return heard
+        return replace(heard, applied=True)
+
+    def _word(
+        self,
+        decision_id: str,
+        name: str,
+        value: FeedbackValue,
+        source: str | None,
+        key: str | None,
+        comment: str | None,
+        at: datetime | float | None,
+    ) -> Word:
+        worker = self._here()
+        now = round(worker.plan.clock(), 6)
+        metric = find_metric(worker.learner.view.registration.settings.metrics, name)
+        said = None if at is None else check_time("at", at, now)
+        if said is not None and said > now + AHEAD_S:
+            raise ValueError(f"at: expected no time more than a day ahead, got {utc(said).isoformat()}")
+        return Word(
+            decision_id=check_name("decision_id", decision_id),
+            name=name,
+            value=metric.check(name, value),
+            source=None if source is None else check_name("source", source),
+            key=None if key is None else check_name("key", key),
+            comment=None if comment is None else clean_text("comment", comment, COMMENT_LIMIT),
+            at=said,
+            received=now,
+        )
+
+    def _hear(self, word: Word) -> Future[Feedback]:
+        worker = self._here()
+        known = worker.learner.view.registration
+        return worker.log.write(
+            lambda c: hearing.record_feedback(c, known.name, word, known.settings.metrics)
+        )
+
+    def _applied(self, heard: Feedback) -> Feedback:
+        try:
+            self._here().learner.catch_up().result(PATIENCE_S)
+        except (BanditRouterError, FutureTimeoutError):
+            return heard  # durable; the learner applies it by itself
+        return replace(heard, applied=True)
+
+    def retract(self, feedback_id: str) -> Feedback:
+        """Take one word back: its evidence is subtracted, and nothing said before it returns.
+
+        Raises
+        ------
+        UnknownFeedbackError
+            No such feedback in this router.
+        """
+        check_name("feedback_id", feedback_id)
+        worker = self._here()
+        known, now = worker.learner.view.registration, worker.plan.clock()
+        job = worker.log.write(
+            lambda c: hearing.retract(c, known.name, feedback_id, known.settings.metrics, now)
+        )
+        return self._applied(_wait(job))
+
+    def forget_user(self, user: str) -> Forgotten:
+        """Erase a user: the decisions made for them, their words about others', and what was learnt from both.
+
+        Returns
+        -------
+        Forgotten
+            How many rows of each kind were erased.
+        """
+        check_name("user", user)
+        worker = self._here()
+        view, now = worker.learner.view, worker.plan.clock()
+        metrics = view.registration.settings.metrics
+        forgotten = _wait(worker.log.write(lambda c: forget_user(c, view.lens, user, metrics, now)))
+        worker.decider.forget()
+        _wait(worker.learner.catch_up())
+        return forgotten
+
+    def decision(self, decision_id: str) -> Story:
+        """Return the whole story of a decision: candidates, prompt, outcome, feedback, reward.
+
+        Raises
+        ------
+        UnknownDecisionError
+            No such decision in this router.
+        """
+        check_name("decision_id", decision_id)
+        worker = self._here()
+        return worker.log.read(lambda c: read_story(c, worker.plan.router, decision_id))
+
+    # -- models, settings, beliefs ----------------------------------------------------------------
+
+    @property
+    def settings(self) -> Settings:
+        """The settings as this worker knows them."""
+        return self._here().learner.view.registration.settings
+
+    @property
+    def models(self) -> tuple[Model, ...]:
+        """The models to choose from, as this worker knows them."""
+        return self._here().learner.view.registration.models
+
+    def put_model(self, model: Model, *, reset: bool = False) -> None:
+        """Add a model, change it, or resume a retired one; with `reset` it starts without its evidence."""
+        if not isinstance(model, Model):
+            raise TypeError(f"model: expected a Model, got {type(model).__name__}")
+        since = self._here().plan.clock() if reset else None
+        self._change(lambda c, name: registration.put_model(c, name, model, reset=since))
+
+    def retire_model(self, name: str) -> None:
+        """Take a model out of the choice; it keeps its evidence.
+
+        Raises
+        ------
+        UnknownModelError
+            No such active model.
+        """
+        check_name("model", name)
+
+        def job(connection: Any, router: str) -> None:  # Any: a connection of the log
+            if not registration.retire_model(connection, router, name):
+                raise UnknownModelError(f"no active model {name!r} in router {router!r}")
+
+        self._change(job)
+
+    def configure(self, **settings: Unpack[SettingsArguments]) -> Settings:
+        """Change settings, live on every worker; what is not named stays.
+
+        A new half-life folds the beliefs again; other features go through `rebuild`.
+
+        Raises
+        ------
+        SettingsError
+            No such setting, or a bad value.
+        """
+        now = self._here().plan.clock()
+        self._change(lambda c, name: _configure(c, name, settings, now, live=True))
+        return self.settings
+
+    def _change(self, job: Any) -> None:  # Any: a function of connection and name
+        worker = self._here()
+        _wait(worker.log.write(lambda c: job(c, worker.plan.router)))
+        _wait(worker.learner.catch_up())
+
+    def rebuild(
+        self, features: str | FeatureExtractor | None = None, *, textless: str = "refuse"
+    ) -> Rebuilt:
+        """Fold the beliefs again from the log, on every worker; with other features, encode the log again.
+
+        Parameters
+        ----------
+        features : str or FeatureExtractor, optional
+            A SPEC, or an extractor such as `FittedFeatures.fit(...)`, which the log then keeps.
+        textless : {"refuse", "mean"}
+            What becomes of decisions whose text was not kept: refuse to change the features, or let only
+            each model's plain mean survive of them.
+
+        Raises
+        ------
+        FeaturesError
+            Decisions without text stand in the way; the message counts them.
+        """
+        worker = self._here()
+        return rebuild(worker.log, worker.learner, features, textless=textless, now=worker.plan.clock())
+
+    def beliefs(self) -> dict[str, dict[str, Any]]:
+        """Return what is believed of each model, as plain values.
+
+        Returns
+        -------
+        dict
+            Per model: ``n`` (observations, faded by the half-life), ``mean_reward`` of them (None without
+            any), ``prior`` (what was believed before), ``last_change`` (RFC 3339 or None), ``retired``.
+        """
+        worker = self._here()
+        _wait(worker.learner.catch_up())
+        now = worker.plan.clock()
+        changed = worker.log.read(lambda c: last_changes(c, worker.plan.router))
+        known = worker.learner.view.registration
+        retired = {model.name for model in known.retired}
+        sums, prior = worker.learner.summary(now)
+        return {
+            model: {
+                "n": n,
+                "mean_reward": mean,
+                "prior": prior,
+                "last_change": utc(changed[model]).isoformat() if model in changed else None,
+                "retired": model in retired,
+            }
+            for model, (n, mean) in sums.items()
+            if model in known.known or n > 0
+        }
+
+    # -- inside -----------------------------------------------------------------------------------
+
+    def _here(self) -> Worker:
+        """This process's worker: made anew after a fork."""
+        if self._worker.pid != os.getpid():
+            self._reopen()
+        if self._closed:
+            raise ClosedError("the router was closed")
+        return self._worker
+
+    def _reopen(self) -> None:
+        # The parent's lock may have been held by a thread that does not exist here.
+        if self._worker.pid != os.getpid():
+            self._gate = threading.Lock()
+            self._worker = self._worker.again()
+
+
+def _register(
+    log: EventLog, name: str, models: Sequence[Model], settings: Mapping[str, Any], *, apply: bool
+) -> Registration:
+    now = time.time()
+
+    def job(connection: Any) -> Registration:  # Any: a connection of the log
+        fresh = registration.versions(connection, name) is None
+        if fresh:
+            registration.create_router(connection, name, models, Settings(), now)
+        if fresh or apply:
+            _configure(connection, name, settings, now, live=False)
+        if apply and models and not fresh:
+            _put_all(connection, name, models)
+        found = registration.read_registration(connection, name)
+        assert found is not None
+        return found
+
+    found = _wait(log.write(job))
+    missing = [model.name for model in models if model.name not in found.known]
+    if missing:
+        logger.warning(
+            "router %s: the log's models win, so %s is not among them; open with apply=True to put it there",
+            name,
+            ", ".join(missing),
+        )
+    return found
+
+
+def _put_all(
+    connection: Any, name: str, models: Sequence[Model]
+) -> None:  # Any: a connection of the log
+    before = registration.read_registration(connection, name)
+    assert before is not None
+    for model in models:
+        if model not in before.models:
+            registration.put_model(connection, name, model)
+    for model in before.models:
+        if model.name not in {m.name for m in models}:
+            registration.retire_model(connection, name, model.name)
+
+
+def _configure(
+    connection: Any,  # a connection of the log
+    name: str,
+    settings: Mapping[str, Any],  # of each setting's own type
+    now: float,
+    *,
+    live: bool,
+) -> None:
+    found = registration.read_registration(connection, name)
+    assert found is not None
+    changes = dict(settings)
+    if "features" in changes:
+        changes["features"] = adopt_features(connection, changes["features"], now, found, live=live)
+    changed = found.settings.with_changes(changes, now=now)
+    if changed == found.settings:
+        return
+    registration.write_settings(connection, name, changed, now)
+    if changed.half_life != found.settings.half_life:
+        registration.begin_generation(connection, name)
+
+
+def _request(
+    prompt: Messages | None, options: Mapping[str, Any]
+) -> Request:  # Any: of each option's type
+    unknown = sorted(set(options) - ChooseArguments.__annotations__.keys())
+    if unknown:
+        raise TypeError(f"choose: no option {unknown[0]!r}")
+    if prompt is None and options.get("features") is None:
+        raise TypeError("choose: expected a prompt, or features=")
+    given = {name: value for name, value in options.items() if value is not None}
+    if "models" in given:
+        given["models"] = _names(given["models"])
+    seen = Prompt(text="") if prompt is None else Prompt.of(prompt)
+    return Request(prompt=seen, said=prompt, **given)
+
+
+def _names(models: object) -> frozenset[str]:
+    if isinstance(models, str) or not isinstance(models, Collection):
+        raise TypeError(f"models: expected a list of names, got {type(models).__name__}")
+    return frozenset(check_name("models", name) for name in models)
+
+
+def _body_hash(request: Request) -> str:
+    preference = request.preference
+    weights = None if preference is None else [preference.price_weight, preference.latency_weight]
+    limits = [sorted(request.models or ()), request.max_cost_usd, request.max_tokens]
+    features = None if request.features is None else [float(v) for v in request.features]  # type: ignore[attr-defined] # checked by now
+    who = [request.user, request.conversation, dict(request.tags)]
+    return digest([request.said, weights, limits, features, who])
+
+
+def _kept(recorded: Decision | None, decision: Decision) -> Decision:
+    return decision if recorded is None else recorded
+
+
+def _wait(future: Future[T]) -> T:
+    try:
+        return future.result(PATIENCE_S)
+    except FutureTimeoutError as error:
+        raise LogUnavailableError(f"log: no commit within {PATIENCE_S:g} s") from error
+
+
+async def _soon(future: Future[T]) -> T:
+    try:
+        return await asyncio.wait_for(asyncio.wrap_future(future), PATIENCE_S)
+    except TimeoutError as error:
+        raise LogUnavailableError(f"log: no commit within {PATIENCE_S:g} s") from error
+
+
+def _tell(recorded: Future[Any]) -> None:  # Any: the result does not matter
+    error = recorded.exception()
+    if error is not None:
+        logger.error("a decision was not logged: %s", error)

@@ -1,0 +1,249 @@
+"""All that can be set of one router, as one value: checked, and written to the log as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from datetime import timedelta
+from typing import Any, Literal
+
+from bandit_router.errors import SettingsError
+from bandit_router.events import Model, check_amount, check_name, check_unit
+from bandit_router.policies import DEFAULT_FLOOR, Policy, ThompsonSampling, policy_from_spec
+from bandit_router.preference import Preference
+from bandit_router.rewards import METRICS, Metric
+
+TextPolicy = Literal["full", "hash", "none"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How one router decides, learns and remembers.
+
+    Parameters
+    ----------
+    policy : Policy
+        How promises become probabilities.
+    preference : Preference
+        What a dollar and a second are worth.
+    cost_unit_usd : float, optional
+        The dollars that `price_weight` is per [USD]; by default what the dearest model costs for a typical
+        request when a price weight is first used. Fixed from then on.
+    budget_usd_per_request : float, optional
+        A long-run mean that is kept [USD].
+    half_life : timedelta, optional
+        How long it takes until evidence counts half; None never forgets.
+    floor : float
+        Total probability that is spread evenly over the eligible models, so that everything stays
+        evaluable off-policy.
+    features : str
+        SPEC of the feature extractor: ``hashed``, ``fitted:VERSION`` or ``vectors:dim=N``.
+    text : {"full", "hash", "none"}
+        What is kept of prompts (answers only with "full").
+    text_retention : timedelta, optional
+        How long texts are kept; None for ever. Evidence stays.
+    sticky : bool
+        Whether a conversation stays with the model of its first turn.
+    metrics : mapping of str to Metric
+        Kinds of feedback; the built-in ones are always there.
+    budget_since : float, optional
+        When the budget was set [s since 1970]; kept by the router itself.
+
+    Raises
+    ------
+    SettingsError
+        A value of the wrong type or out of range.
+    """
+
+    policy: Policy = field(default_factory=ThompsonSampling)
+    preference: Preference = field(default_factory=Preference)
+    cost_unit_usd: float | None = None
+    budget_usd_per_request: float | None = None
+    half_life: timedelta | None = None
+    floor: float = DEFAULT_FLOOR
+    features: str = "hashed"
+    text: TextPolicy = "full"
+    text_retention: timedelta | None = None
+    sticky: bool = True
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
+    budget_since: float | None = None
+
+    def __post_init__(self) -> None:
+        try:
+            self._check()
+        except SettingsError:
+            raise
+        except (TypeError, ValueError, AttributeError) as error:
+            raise SettingsError(str(error)) from error
+        object.__setattr__(self, "metrics", {**METRICS, **self.metrics})
+
+    def _check(self) -> None:
+        if not callable(getattr(self.policy, "probabilities", None)):
+            raise SettingsError(f"policy: expected a Policy, got {self.policy!r}")
+        if not isinstance(self.preference, Preference):
+            raise SettingsError(f"preference: expected a Preference, got {self.preference!r}")
+        for name in ("cost_unit_usd", "budget_usd_per_request"):
+            value = getattr(self, name)
+            if value is not None and check_amount(name, value) == 0:
+                raise SettingsError(f"{name}: expected more than 0; None switches it off")
+        for name in ("half_life", "text_retention"):
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, timedelta) and value > timedelta(0)):
+                raise SettingsError(f"{name}: expected a positive timedelta, got {value!r}")
+        check_unit("floor", self.floor)
+        check_name("features", self.features)
+        if self.text not in ("full", "hash", "none"):
+            raise SettingsError(f"text: expected full, hash or none, got {self.text!r}")
+        if not isinstance(self.sticky, bool):
+            raise SettingsError(f"sticky: expected true or false, got {self.sticky!r}")
+        for name, metric in self.metrics.items():
+            check_name("metric", name)
+            if not isinstance(metric, Metric):
+                raise SettingsError(f"metric {name}: expected a Metric, got {metric!r}")
+
+    @property
+    def half_life_s(self) -> float | None:
+        """The half-life [s]."""
+        return _seconds(self.half_life)
+
+    def with_changes(self, changes: Mapping[str, Any], *, now: float) -> Settings:
+        """Return these settings with some replaced; a new budget counts from `now` [s since 1970].
+
+        Raises
+        ------
+        SettingsError
+            No such setting, or a bad value.
+        """
+        names = {f.name for f in fields(self)} - {"budget_since"}
+        unknown = sorted(set(changes) - names)
+        if unknown:
+            raise SettingsError(f"no setting {unknown[0]!r}; there are {', '.join(sorted(names))}")
+        changed = replace(self, **changes)
+        if changed.budget_usd_per_request != self.budget_usd_per_request:
+            changed = replace(changed, budget_since=now)
+        return changed
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values that `from_json` reads back."""
+        own = {name: m for name, m in self.metrics.items() if METRICS.get(name) != m}
+        return {
+            "policy": self.policy.spec,
+            "preference": {f.name: getattr(self.preference, f.name) for f in fields(Preference)},
+            "cost_unit_usd": self.cost_unit_usd,
+            "budget_usd_per_request": self.budget_usd_per_request,
+            "half_life_s": self.half_life_s,
+            "floor": self.floor,
+            "features": self.features,
+            "text": self.text,
+            "text_retention_s": _seconds(self.text_retention),
+            "sticky": self.sticky,
+            "metrics": {
+                name: {f.name: getattr(m, f.name) for f in fields(Metric)} for name, m in own.items()
+            },
+            "budget_since": self.budget_since,
+        }
+
+    @classmethod
+    def from_json(cls, body: object) -> Settings:
+        """Read plain values, as a config file or the log has them; what is absent is the default.
+
+        Raises
+        ------
+        SettingsError
+            Not an object, an unknown name, or a bad value.
+
+        Examples
+        --------
+        >>> Settings.from_json({"policy": "linucb:alpha=0.2", "half_life_s": 3600}).policy
+        LinUCB(alpha=0.2)
+        """
+        return cls(**settings_changes(body))
+
+
+def settings_changes(body: object) -> dict[str, Any]:
+    """Turn plain values (SPECs, seconds, objects) into arguments of `Settings`.
+
+    Raises
+    ------
+    SettingsError
+        Not an object, an unknown name, or a value of the wrong type.
+    """
+    if not isinstance(body, Mapping):
+        raise SettingsError(f"settings: expected an object, got {type(body).__name__}")
+    changes: dict[str, Any] = {}
+    for name, value in body.items():
+        if name not in _READERS:
+            raise SettingsError(f"no setting {name!r}; there are {', '.join(sorted(_READERS))}")
+        key, read = _READERS[name]
+        try:
+            changes[key] = None if value is None else read(value)
+        except SettingsError:
+            raise
+        except (TypeError, ValueError, OverflowError) as error:
+            raise SettingsError(f"{name}: {error}") from error
+    return changes
+
+
+def model_to_json(model: Model) -> dict[str, Any]:
+    """Return a model's plain values."""
+    return {f.name: getattr(model, f.name) for f in fields(Model)}
+
+
+def model_from_json(body: object) -> Model:
+    """Read a model's plain values.
+
+    Raises
+    ------
+    SettingsError
+        Not an object, an unknown name, or a bad value.
+    """
+    try:
+        return Model(**_object(body))
+    except (TypeError, ValueError) as error:
+        raise SettingsError(f"model: {error}") from error
+
+
+def _seconds(period: timedelta | None) -> float | None:
+    return None if period is None else period.total_seconds()
+
+
+def _timedelta(value: object) -> timedelta:
+    return timedelta(seconds=check_amount("seconds", value))
+
+
+def _object(value: object) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise TypeError(f"expected an object, got {type(value).__name__}")
+    return value
+
+
+def _policy(value: object) -> Policy:
+    return policy_from_spec(check_name("policy", value))
+
+
+def _preference(value: object) -> Preference:
+    return Preference(**_object(value))
+
+
+def _metrics(value: object) -> dict[str, Metric]:
+    return {name: Metric(**_object(metric)) for name, metric in _object(value).items()}
+
+
+def _same(value: object) -> object:
+    return value
+
+
+_READERS: dict[str, tuple[str, Callable[[object], object]]] = {
+    "policy": ("policy", _policy),
+    "preference": ("preference", _preference),
+    "half_life_s": ("half_life", _timedelta),
+    "text_retention_s": ("text_retention", _timedelta),
+    "metrics": ("metrics", _metrics),
+    "cost_unit_usd": ("cost_unit_usd", _same),
+    "budget_usd_per_request": ("budget_usd_per_request", _same),
+    "floor": ("floor", _same),
+    "features": ("features", _same),
+    "text": ("text", _same),
+    "sticky": ("sticky", _same),
+    "budget_since": ("budget_since", _same),
+}

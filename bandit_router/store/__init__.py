@@ -1,0 +1,35 @@
+"""Where workers share their beliefs right now.
+
+The contract of a `PosteriorStore`, in words:
+
+- It keeps, for each router apart, the sums of evidence of one *generation*, and the deltas that made them.
+- A store that has seen nothing holds no evidence: what follows from it is the prior.
+- Deltas may come in any order, from any thread or worker: the sums are the same.
+- A delta counts once, however often it comes; its key tells. Keys up to `complete` are known to be
+  contained and need not be remembered one by one.
+- A delta of another generation is refused (`StaleGenerationError`), never counted.
+- `read` gives what came after a position, or, where that is no longer known, a whole snapshot. A reader
+  beside a writer sees all of an append or nothing of it.
+- `replace` begins a new generation at once, for all readers.
+"""
+
+from __future__ import annotations
+
+from bandit_router.errors import SettingsError
+from bandit_router.store.contract import Changes, PosteriorStore, Snapshot
+from bandit_router.store.memory import MemoryStore
+
+__all__ = ["Changes", "MemoryStore", "PosteriorStore", "Snapshot", "open_store"]
+
+
+def open_store(url: str) -> PosteriorStore:
+    """Return the store that a URL names: ``memory://``.
+
+    Raises
+    ------
+    SettingsError
+        No such kind of store.
+    """
+    if url.partition("://")[0] == "memory":
+        return MemoryStore()
+    raise SettingsError(f"store: expected memory://, got {url.partition('://')[0]!r}")

@@ -1,0 +1,90 @@
+"""What a store of beliefs does; the words stand in the package's docstring."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from bandit_router.evidence import Delta, Evidence
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Snapshot:
+    """All evidence of a router at one position.
+
+    Attributes
+    ----------
+    generation : int
+        Which fold of the log it belongs to.
+    position : int
+        Deltas up to here are contained.
+    complete : int
+        Reward rows up to here are contained.
+    half_life_s : float or None
+        How long it takes until evidence counts half [s].
+    evidence : mapping of str to Evidence
+        Of each model; the reader's own copy.
+    """
+
+    generation: int
+    position: int
+    complete: int
+    half_life_s: float | None
+    evidence: Mapping[str, Evidence]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Changes:
+    """The deltas after one position, up to another."""
+
+    position: int
+    deltas: Sequence[Delta]
+
+
+class PosteriorStore(Protocol):
+    """Beliefs shared by all workers of a router."""
+
+    def append(self, router: str, deltas: Sequence[Delta], *, generation: int, complete: int) -> int:
+        """Count each delta once; return how many were new.
+
+        Parameters
+        ----------
+        router : str
+        deltas : sequence of Delta
+        generation : int
+            Which fold of the log they belong to.
+        complete : int
+            With these, all reward rows up to here are contained.
+
+        Raises
+        ------
+        StaleGenerationError
+            The store holds another generation.
+        """
+        ...
+
+    def read(self, router: str, *, generation: int, after: int | None) -> Changes | Snapshot | None:
+        """Return what came after a position of a generation.
+
+        Returns
+        -------
+        Changes, Snapshot or None
+            A snapshot where `after` is None, too long ago, or of another generation; None where the
+            store holds nothing of this router.
+        """
+        ...
+
+    def replace(self, router: str, snapshot: Snapshot) -> None:
+        """Begin the snapshot's generation, with its evidence.
+
+        Raises
+        ------
+        StaleGenerationError
+            The store holds a later generation.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of connections."""
+        ...

@@ -1,0 +1,211 @@
+"""Many lives: every policy through every order of a table, spread over cores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+import numpy as np
+
+from bandit_router.errors import SettingsError, TableError
+from bandit_router.events import Prompt, check_amount
+from bandit_router.features import FeatureExtractor, HashedFeatures
+from bandit_router.policies import DEFAULT_FLOOR
+from simulations.baselines import import_extra, player_from_spec
+from simulations.replay import Rows, Scene, Warmth, play
+from simulations.runs import Run
+from simulations.tables import Table
+
+FeedbackKind = Literal["score", "thumbs"]
+Progress = Callable[[int, int], None]
+
+
+def simulate(
+    table: Table,
+    specs: Sequence[str],
+    *,
+    seeds: int = 5,
+    price_weights: Sequence[float] = (0.0,),
+    budget_usd: float | None = None,
+    prior: Table | None = None,
+    feedback: FeedbackKind = "score",
+    rows: int | None = None,
+    features: FeatureExtractor | None = None,
+    floor: float = DEFAULT_FLOOR,
+    jobs: int = 1,
+    progress: Progress | None = None,
+) -> list[Run]:
+    """Let policies live through a table, seeing only what they chose.
+
+    With the same seed every policy meets the same rows in the same order, with the same random numbers
+    and the same thumbs; so compare them seed by seed. Rows that the prior holds too (same id, same
+    prompt) are not lived through.
+
+    Parameters
+    ----------
+    table : Table
+    specs : sequence of str
+        Policies, as `player_from_spec`.
+    seeds : int
+        Orders: seeds 0, 1, ...
+    price_weights : sequence of float
+        Each is a comparison of its own.
+    budget_usd : float, optional
+        Mean cost per request to be kept [USD].
+    prior : Table, optional
+        Everything in it is known before round one, of the models that both tables have.
+    feedback : {"score", "thumbs"}
+        Whether a policy is told the quality, or 1 with that probability and else 0.
+    rows : int, optional
+        The first so many rounds of every order.
+    features : FeatureExtractor, optional
+        Default `HashedFeatures`.
+    floor : float
+        Probability that a learning policy explores with, over all models together.
+    jobs : int
+        Processes; -1 is one per core. The results are the same.
+    progress : callable, optional
+        Called with the runs that are done, and all there are.
+
+    Returns
+    -------
+    runs : list of Run
+        By price weight, policy and seed.
+
+    Raises
+    ------
+    SettingsError, TableError, ValueError
+        A setting is wrong, or nothing is left to live through.
+    """
+    specs = list(dict.fromkeys(spec.strip() for spec in specs))
+    weights = list(dict.fromkeys(check_amount("price weight", w) for w in price_weights))
+    _check(table, specs, seeds, weights, budget_usd, feedback, rows, jobs)
+    stage = _stage(table, features or HashedFeatures(), budget_usd, floor, prior)
+    lives = [
+        _Life(spec=spec, seed=seed, rows=rows, thumbs=feedback == "thumbs", scene=scene)
+        for scene in (replace(stage, price_weight=weight) for weight in weights)
+        for spec in specs
+        for seed in range(seeds)
+    ]
+    for life in lives[::seeds]:
+        player_from_spec(life.spec, life.scene)  # a wrong SPEC is refused before hours of work
+    return list(_counted(_lived(lives, jobs), len(lives), progress))
+
+
+def known_rows(table: Table, prior: Table) -> Rows:
+    """Return which rows of a table a prior holds too: same id, same prompt."""
+    known = set(zip(prior.prompt_ids, prior.prompts, strict=True))
+    rows = zip(table.prompt_ids, table.prompts, strict=True)
+    return np.array([i for i, row in enumerate(rows) if row in known], dtype=np.intp)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Life:
+    """One policy, one order: all that a worker needs to know."""
+
+    spec: str
+    seed: int
+    rows: int | None
+    thumbs: bool
+    scene: Scene
+
+    def live(self) -> Run:
+        table, live = self.scene.table, self.scene.order
+        rng = np.random.default_rng(self.seed)
+        order, draws = rng.permutation(live)[: self.rows], rng.random(len(live))[: self.rows]
+        told = table.quality
+        if self.thumbs:
+            told = (rng.random(told.shape) < told).astype(np.float64)
+        scene = replace(self.scene, order=order)
+        chosen = play(player_from_spec(self.spec, scene), order, draws, told)
+        return self._run(scene, chosen)
+
+    def _run(self, scene: Scene, chosen: Rows) -> Run:
+        at = (scene.order, chosen)
+        return Run(
+            policy=self.spec,
+            seed=self.seed,
+            price_weight=scene.price_weight,
+            budget_usd=scene.budget_usd,
+            models=scene.table.names,
+            chosen=chosen,
+            order=scene.order,
+            quality=scene.table.quality[at],
+            cost_usd=scene.table.cost_usd[at],
+            reward=scene.reward[at],
+        )
+
+
+def _stage(
+    table: Table,
+    features: FeatureExtractor,
+    budget_usd: float | None,
+    floor: float,
+    prior: Table | None,
+) -> Scene:
+    """Return the scene of the rows that may be lived through, in the table's own order."""
+    prompts = [Prompt.of(text) for text in table.prompts]
+    order = np.arange(len(table))
+    if prior is not None:
+        order = np.setdiff1d(order, known_rows(table, prior))
+        if not len(order):
+            raise TableError(f"{table.name}: nothing is left: the prior holds every row of it")
+    return Scene(
+        table=table,
+        order=order,
+        features=features.extract_many(prompts),
+        guessed_tokens=np.array([prompt.input_tokens for prompt in prompts]),
+        budget_usd=budget_usd,
+        floor=floor,
+        warmth=None if prior is None else _warmth(table, prior, features),
+    )
+
+
+def _warmth(table: Table, prior: Table, features: FeatureExtractor) -> Warmth:
+    common = [name for name in table.names if name in prior.names]
+    if not common:
+        raise TableError(f"prior {prior.name}: has none of the models {', '.join(table.names)}")
+    prompts = [Prompt.of(text) for text in prior.prompts]
+    return Warmth.of(prior.with_pool(common), features.extract_many(prompts))
+
+
+def _lived(lives: Sequence[_Life], jobs: int) -> Iterator[Run]:
+    """Yield the runs in order; one BLAS thread each, as small matrices are slower with more."""
+    threadpoolctl, joblib = (import_extra(name, "simulate") for name in ("threadpoolctl", "joblib"))
+    if jobs == 1:
+        with threadpoolctl.threadpool_limits(1):
+            yield from (life.live() for life in lives)
+        return
+    with joblib.parallel_config(backend="loky", inner_max_num_threads=1):
+        parallel = joblib.Parallel(n_jobs=jobs, return_as="generator")
+        yield from parallel(joblib.delayed(_Life.live)(life) for life in lives)
+
+
+def _counted(runs: Iterable[Run], total: int, progress: Progress | None) -> Iterator[Run]:
+    for done, run in enumerate(runs, start=1):
+        if progress is not None:
+            progress(done, total)
+        yield run
+
+
+def _check(
+    table: Table,
+    specs: Sequence[str],
+    seeds: int,
+    weights: Sequence[float],
+    budget_usd: float | None,
+    feedback: str,
+    rows: int | None,
+    jobs: int,
+) -> None:
+    if not specs or not weights:
+        raise SettingsError("expected at least one policy and one price weight")
+    if seeds < 1 or (rows is not None and rows < 1) or jobs == 0:
+        raise SettingsError(f"expected at least 1, got seeds={seeds}, rows={rows}, jobs={jobs}")
+    if feedback not in get_args(FeedbackKind):
+        raise SettingsError(f"feedback: expected score or thumbs, got {feedback!r}")
+    if budget_usd is not None and not check_amount("budget", budget_usd) > 0:
+        raise SettingsError(f"budget: expected more than 0 USD, got {budget_usd:g}")
+    if (max(weights) > 0 or budget_usd is not None) and not table.has_cost:
+        raise SettingsError(f"{table.name}: has no costs, so no price weight and no budget can be used")
