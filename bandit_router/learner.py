@@ -100,7 +100,7 @@ class Learner:
                 model: (e.n * e.fading(at), float(e.b[0] / e.n) if e.n > 1e-9 else None)
                 for model, e in self.beliefs.evidence.items()
             }
-        return sums, asdict(fit.prior)
+        return sums, {name: float(value) for name, value in asdict(fit.prior).items()}
 
     def catch_up(self) -> Future[None]:
         """Ask for all that the log has now to be in the beliefs; the future is done when it is."""

@@ -14,7 +14,13 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypedDict, TypeVar, Unpack
 
-from bandit_router.errors import BanditRouterError, ClosedError, LogUnavailableError, UnknownModelError
+from bandit_router.errors import (
+    BanditRouterError,
+    ClosedError,
+    LogUnavailableError,
+    SettingsError,
+    UnknownModelError,
+)
 from bandit_router.events import (
     Decision,
     Feedback,
@@ -114,6 +120,7 @@ class Router:
         seed: int | None = None,
         worker: int | None = None,
         apply: bool = False,
+        create: bool = True,
         migrate: bool | None = None,
         **settings: Unpack[SettingsArguments],
     ) -> Router:
@@ -137,6 +144,8 @@ class Router:
         apply : bool
             Models and settings kept in the log win over these arguments, unless `apply` is True: then
             these are put into the log, and models that are not among them are retired.
+        create : bool
+            False: refuse a router that the log does not have, instead of making it.
         migrate : bool, optional
             Bring the log's schema up to date; by default only an embedded one's.
         **settings
@@ -158,7 +167,7 @@ class Router:
             raise ValueError(f"models: {repeated[0]!r} stands there twice")
         events = EventLog.open(log, migrate=migrate)
         try:
-            _register(events, name, models, settings, apply=apply)
+            _register(events, name, models, settings, apply=apply, create=create)
             plan = Plan(
                 url=events.engine.url.render_as_string(hide_password=False),
                 store=store,
@@ -581,9 +590,18 @@ class Router:
 
 
 def _register(
-    log: EventLog, name: str, models: Sequence[Model], settings: Mapping[str, Any], *, apply: bool
+    log: EventLog,
+    name: str,
+    models: Sequence[Model],
+    settings: Mapping[str, Any],  # of each setting's own type
+    *,
+    apply: bool,
+    create: bool,
 ) -> Registration:
     now = time.time()
+    if not create and log.read(lambda c: registration.versions(c, name)) is None:
+        names = ", ".join(log.read(registration.router_names)) or "none at all"
+        raise SettingsError(f"the log has no router {name!r}; it has {names}")
 
     def job(connection: Any) -> Registration:  # Any: a connection of the log
         fresh = registration.versions(connection, name) is None

@@ -102,6 +102,8 @@ def share_picture(groups: Mapping[str, Sequence[Run]], models: Sequence[str]) ->
             axes.set_title(shorten(policy, 34), fontsize=9.5, color=INK, loc="left")
         for axes in list(grid.flat)[len(groups) :]:
             axes.set_axis_off()
+        for axes in list(grid.flat)[len(groups) - columns : len(groups)]:
+            axes.tick_params(labelbottom=True)  # also above an empty place
         figure.supxlabel("round", fontsize=9.5, color=INK)
         return _svg(figure, "Share of models over rounds, by policy")
 
@@ -112,8 +114,10 @@ def plane_picture(groups: Mapping[str, Sequence[Run]], table: Table, budget_usd:
     corners = hull(cost, quality)
     with mpl.rc_context(STYLE):
         figure, axes = _figure(6.2, 4.0)
-        at = np.geomspace(max(corners[0, 0], 1e-9), max(cost.max(), corners[0, 0], 1e-9), POINTS)
-        axes.plot(at, hull_value(corners, np.maximum(at, corners[0, 0])), color=GREY, linewidth=1.2)
+        # A mixture is straight only where the axis is: many points between the corners.
+        at = np.union1d(np.linspace(corners[0, 0], cost.max(), POINTS), corners[:, 0])
+        at = np.union1d(at, np.geomspace(max(corners[0, 0], 1e-9), max(cost.max(), 1e-9), POINTS)[1:-1])
+        axes.plot(at, hull_value(corners, at), color=GREY, linewidth=1.2)
         axes.plot(cost, quality, "o", color=GREY, markersize=4.5)
         _name_models(axes, table.names, cost, quality, corners)
         for place, runs in enumerate(groups.values()):

@@ -7,11 +7,18 @@ from typing import Protocol
 
 from bandit_router.errors import SettingsError
 from bandit_router.events import Array, Prompt
+from bandit_router.features.fitted import FittedFeatures
 from bandit_router.features.hashed import HashedFeatures
-from bandit_router.features.ready import VectorFeatures
+from bandit_router.features.vectors import VectorFeatures
 from bandit_router.policies import parse_spec
 
-__all__ = ["FeatureExtractor", "HashedFeatures", "VectorFeatures", "features_from_spec"]
+__all__ = [
+    "FeatureExtractor",
+    "FittedFeatures",
+    "HashedFeatures",
+    "VectorFeatures",
+    "features_from_spec",
+]
 
 
 class FeatureExtractor(Protocol):

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bandit_router.errors import SettingsError
 from bandit_router.events import Array, Prompt
-from bandit_router.features.ready import check_ready
+from bandit_router.features.vectors import check_ready, check_size
 from bandit_router.features.signals import (
     HEAD,
     IDEOGRAM,
     IS_WORD,
+    LOWER,
     NAMES,
     TAIL,
     code_points,
@@ -40,15 +40,6 @@ def _powers(base: int) -> Hashes:
 
 _POWERS = _powers(_BASE)
 _INVERSES = _powers(pow(_BASE, -1, 1 << 64))
-
-
-def _lower_table() -> NDArray[np.uint32]:
-    """Return lower case for Latin, Greek, Cyrillic and Armenian, which no Unicode release changes."""
-    lower = [chr(c).lower() for c in range(0x590)]
-    return np.array([ord(s) if len(s) == 1 else c for c, s in enumerate(lower)], dtype=np.uint32)
-
-
-_LOWER = _lower_table()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +68,7 @@ class HashedFeatures:
     buckets: int = 48
 
     def __post_init__(self) -> None:
-        if isinstance(self.buckets, bool) or not isinstance(self.buckets, int):
-            raise SettingsError(f"buckets: expected a whole number, got {self.buckets!r:.40}")
-        if not 1 <= self.buckets <= MAX_BUCKETS:
-            raise SettingsError(f"buckets: expected 1 to {MAX_BUCKETS}, got {self.buckets}")
+        check_size("buckets", self.buckets, MAX_BUCKETS)
 
     @property
     def spec(self) -> str:
@@ -131,8 +119,8 @@ def _hashed(text: str, buckets: int) -> Array:
 
 
 def _lowered(points: NDArray[np.uint32]) -> NDArray[np.uint32]:
-    low = points < len(_LOWER)
-    return np.where(low, _LOWER.take(points, mode="clip"), points)
+    low = points < len(LOWER)
+    return np.where(low, LOWER.take(points, mode="clip"), points)
 
 
 def _words(classes: NDArray[np.uint8]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

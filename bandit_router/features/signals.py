@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from bandit_router.events import Array, Prompt
 
+SIGNALS_VERSION = 1  # raise it with any change of a number
 HEAD, TAIL = 8_000, 4_000  # characters that are looked at word by word
 
 _SPACE, _LINE, _LOWER, _UPPER, _DIGIT, _POINT, _MATHS, _CODE, _ALIEN, _IDEOGRAM = range(10)
@@ -71,6 +72,21 @@ NAMES = (
 def window(text: str) -> str:
     """Return the text itself, or the head and tail of a long one."""
     return text if len(text) <= HEAD + TAIL else f"{text[:HEAD]}\n{text[-TAIL:]}"
+
+
+def _lower_table() -> NDArray[np.uint32]:
+    """Return lower case for Latin, Greek, Cyrillic and Armenian, which no Unicode release changes."""
+    lower = [chr(c).lower() for c in range(0x590)]
+    return np.array([ord(s) if len(s) == 1 else c for c, s in enumerate(lower)], dtype=np.uint32)
+
+
+LOWER = _lower_table()
+_TRANSLATION = dict(enumerate(LOWER.tolist()))
+
+
+def lowered(text: str) -> str:
+    """Return a text in lower case, alike in every Python release."""
+    return text.lower() if text.isascii() else text.translate(_TRANSLATION)
 
 
 def code_points(text: str) -> NDArray[np.uint32]:

@@ -65,8 +65,10 @@ def forget_user(
 def _erase_words(
     connection: sa.Connection, router: str, source: str, metrics: Mapping[str, Metric], now: float
 ) -> int:
-    said = t.feedback.c
-    mine = (said.router == router, said.source == source)
+    """Erase what a user said about decisions that stay, and revise those."""
+    said, c = t.feedback.c, t.decisions.c
+    staying = sa.select(c.id).where(c.router == router, c.user.is_distinct_from(source))
+    mine = (said.router == router, said.source == source, said.decision_id.in_(staying))
     about = connection.execute(sa.select(said.decision_id).where(*mine).distinct()).scalars().all()
     erased = connection.execute(sa.delete(t.feedback).where(*mine)).rowcount
     for decision_id in about:

@@ -29,13 +29,22 @@ def check_ready(vector: object, dim: int) -> Array:
     return checked
 
 
-@dataclass(frozen=True, slots=True)
+def check_size(what: str, value: object, limit: int) -> int:
+    """Return `value` if it is a whole number from 1 to `limit`, else raise SettingsError."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise SettingsError(f"{what}: expected a whole number, got {type(value).__name__}")
+    if not 1 <= value <= limit:
+        raise SettingsError(f"{what}: expected 1 to {limit}, got {value}")
+    return value
+
+
+@dataclass(frozen=True, slots=True, init=False, repr=False)
 class VectorFeatures:
     """Vectors of the user's own, such as embeddings: ``x = [1, vector]``.
 
     Parameters
     ----------
-    size : int
+    dim : int
         Length of the user's vector, 1 to 8192.
 
     Raises
@@ -51,11 +60,8 @@ class VectorFeatures:
 
     size: int
 
-    def __post_init__(self) -> None:
-        if isinstance(self.size, bool) or not isinstance(self.size, int):
-            raise SettingsError(f"dim: expected a whole number, got {self.size!r:.40}")
-        if not 1 <= self.size <= MAX_DIM:
-            raise SettingsError(f"dim: expected 1 to {MAX_DIM}, got {self.size}")
+    def __init__(self, dim: int) -> None:
+        object.__setattr__(self, "size", check_size("dim", dim, MAX_DIM))
 
     def __repr__(self) -> str:
         return f"VectorFeatures({self.size})"

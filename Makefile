@@ -1,0 +1,41 @@
+# Everything happens in .venv, which make sets up by itself: `make run`, `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: run test lint format types floors tests clean help
+
+help: ## say what there is
+	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/'
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $(STAMP)
+
+run: $(STAMP) ## set up, and play the demo
+	$(BIN)/bandit-router demo
+
+test: lint types floors tests ## set up, and run every check and test
+
+lint: $(STAMP) ## style
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+format: $(STAMP) ## put the style right
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+types: $(STAMP) ## mypy, strict
+	$(BIN)/mypy
+
+floors: $(STAMP) ## who may import whom
+	$(BIN)/lint-imports
+
+tests: $(STAMP) ## tests and doctests, with branch coverage
+	$(BIN)/python -m pytest -n auto --cov --cov-report=term:skip-covered
+
+clean: ## remove what make set up
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* dist

@@ -1,0 +1,79 @@
+"""``bandit-router models``: a router's models and what is believed of them."""
+
+from __future__ import annotations
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from bandit_router.commands.options import with_config
+from bandit_router.config import Config
+from bandit_router.events import Model
+from bandit_router.router import Router
+
+
+@click.group()
+def models() -> None:
+    """Show, add, change or retire a router's models, live on every worker."""
+
+
+@models.command("list")
+@with_config
+def show(config: Config) -> None:
+    """Show the models, and what is believed of each."""
+    with Router.open(config.log, name=config.router, create=False) as router:
+        prices, beliefs = {model.name: model for model in router.models}, router.beliefs()
+    table = Table("model", "input $/M", "output $/M", "context", "n", "mean reward", "state", box=None)
+    for name, belief in beliefs.items():
+        model = prices.get(name)
+        columns = ["", "", ""] if model is None else _columns(model)
+        mean = "-" if belief["mean_reward"] is None else f"{belief['mean_reward']:.3f}"
+        table.add_row(
+            name, *columns, f"{belief['n']:.1f}", mean, "retired" if model is None else "active"
+        )
+    Console().print(table)
+
+
+def _columns(model: Model) -> list[str]:
+    context = "-" if model.context_tokens is None else f"{model.context_tokens:,}"
+    return [f"{model.input_usd_per_mtok:g}", f"{model.output_usd_per_mtok:g}", context]
+
+
+@models.command()
+@with_config
+@click.argument("name")
+@click.option("--input-usd-per-mtok", type=float, default=0.0, help="Price [USD per million tokens].")
+@click.option("--output-usd-per-mtok", type=float, default=0.0, help="Price [USD per million tokens].")
+@click.option("--context-tokens", type=int, default=None, help="The longest prompt and answer together.")
+@click.option("--reset", is_flag=True, help="Start without the evidence it has.")
+def put(
+    config: Config,
+    name: str,
+    input_usd_per_mtok: float,
+    output_usd_per_mtok: float,
+    context_tokens: int | None,
+    reset: bool,
+) -> None:
+    """Add a model, change it, or resume a retired one."""
+    try:
+        model = Model(
+            name,
+            input_usd_per_mtok=input_usd_per_mtok,
+            output_usd_per_mtok=output_usd_per_mtok,
+            context_tokens=context_tokens,
+        )
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    with Router.open(config.log, name=config.router, create=False) as router:
+        router.put_model(model, reset=reset)
+    click.echo(f"Router {config.router!r}: {name} is active.")
+
+
+@models.command()
+@with_config
+@click.argument("name")
+def retire(config: Config, name: str) -> None:
+    """Take a model out of the choice; it keeps its evidence."""
+    with Router.open(config.log, name=config.router, create=False) as router:
+        router.retire_model(name)
+    click.echo(f"Router {config.router!r}: {name} is retired.")

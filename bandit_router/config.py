@@ -1,0 +1,159 @@
+"""Where a program's settings come from: a TOML file, the environment, the command line. Read once.
+
+Flags win over ``BANDIT_ROUTER_*`` variables, they over the file, it over defaults.
+
+::
+
+    log = "sqlite:///chat.db"
+    store = "memory://"
+    router = "default"
+
+    [settings]                 # as `Settings`; times in seconds
+    policy = "thompson"
+    half_life_s = 2592000
+    [settings.preference]
+    price_weight = 0.3
+
+    [[models]]
+    name = "small"
+    input_usd_per_mtok = 0.15
+    output_usd_per_mtok = 0.60
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bandit_router.errors import SettingsError
+from bandit_router.events import Model, check_name
+from bandit_router.settings import model_from_json, settings_changes
+
+PREFIX = "BANDIT_ROUTER_"
+_PLACES = ("log", "store", "router")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """What a program was told.
+
+    Attributes
+    ----------
+    log, store : str
+        URLs.
+    router : str
+        Its name.
+    models : tuple of Model
+    settings : mapping
+        Arguments of `Settings` that were given.
+    """
+
+    log: str = "sqlite:///bandit_router.db"
+    store: str = "memory://"
+    router: str = "default"
+    models: tuple[Model, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)  # Any: of each setting's own type
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the arguments of `Router.open`.
+
+        Examples
+        --------
+        >>> Config(log="sqlite://").arguments()["log"]
+        'sqlite://'
+        """
+        places = {"log": self.log, "store": self.store, "name": self.router}
+        return {**places, "models": self.models, **self.settings}
+
+
+def read_config(
+    path: str | Path | None = None,
+    *,
+    environ: Mapping[str, str] | None = None,
+    flags: Mapping[str, Any] | None = None,
+) -> Config:
+    """Read a program's settings.
+
+    Parameters
+    ----------
+    path : str or Path, optional
+        A TOML file.
+    environ : mapping of str to str, optional
+        ``BANDIT_ROUTER_LOG``, ``BANDIT_ROUTER_POLICY``, ``BANDIT_ROUTER_FLOOR`` and so on; values as in
+        TOML, or plain text. Unknown names are refused.
+    flags : mapping, optional
+        What the command line said; None values were not said.
+
+    Raises
+    ------
+    SettingsError
+        The file is missing or malformed, or a name or value is wrong; the message says which.
+
+    Examples
+    --------
+    >>> config = read_config(environ={"BANDIT_ROUTER_POLICY": "linucb:alpha=0.2", "PATH": "/bin"})
+    >>> config.settings
+    {'policy': LinUCB(alpha=0.2)}
+    """
+    body = {} if path is None else _read_file(Path(path))
+    settings = dict(_table(body.pop("settings", {}), "settings"))
+    models = body.pop("models", [])
+    places = {name: body.pop(name) for name in _PLACES if name in body}
+    if body:
+        raise SettingsError(f"config: no entry {next(iter(body))!r}; there are {_known()}")
+    for name, value in [*_variables(environ or {}), *(flags or {}).items()]:
+        if value is not None:
+            (places if name in _PLACES else settings)[name] = value
+    return Config(
+        **{name: _text(name, value) for name, value in places.items()},
+        models=_models(models),
+        settings=settings_changes(settings),
+    )
+
+
+def _read_file(path: Path) -> dict[str, Any]:  # Any: TOML
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"config {path}: {error}") from error
+
+
+def _variables(environ: Mapping[str, str]) -> list[tuple[str, Any]]:  # Any: TOML
+    return [
+        (name.removeprefix(PREFIX).lower(), _value(text))
+        for name, text in environ.items()
+        if name.startswith(PREFIX)
+    ]
+
+
+def _value(text: str) -> Any:  # Any: TOML
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _models(entries: object) -> tuple[Model, ...]:
+    if not isinstance(entries, list):
+        raise SettingsError("config: models: expected [[models]] tables")
+    return tuple(model_from_json(_table(entry, "models")) for entry in entries)
+
+
+def _table(value: object, name: str) -> Mapping[str, Any]:  # Any: TOML
+    if not isinstance(value, Mapping):
+        raise SettingsError(f"config: {name}: expected a table, got {type(value).__name__}")
+    return value
+
+
+def _text(name: str, value: object) -> str:
+    try:
+        return check_name(name, value)
+    except (TypeError, ValueError) as error:
+        raise SettingsError(f"config: {error}") from error
+
+
+def _known() -> str:
+    return ", ".join((*_PLACES, "settings", "models"))
