@@ -68,6 +68,9 @@ class Offer:
 def eligible(offer: Offer, request: Request) -> Mask:
     """Return which models may serve a request, of shape (K,).
 
+    A model whose context is too short is left out where another's is long enough. Where none is, by the
+    rough count of tokens that there is, the provider has the last word on those with the longest.
+
     Raises
     ------
     NoEligibleModelError
@@ -76,15 +79,14 @@ def eligible(offer: Offer, request: Request) -> Mask:
     listed = np.array(
         [request.models is None or m.name in request.models for m in offer.models], dtype=bool
     )
+    room = np.array([np.inf if m.context_tokens is None else m.context_tokens for m in offer.models])
     needed = request.prompt.input_tokens + (request.max_tokens or 0)
-    roomy = np.array(
-        [m.context_tokens is None or needed <= m.context_tokens for m in offer.models], dtype=bool
-    )
+    roomy = room >= min(needed, room[listed].max(initial=0.0))
     left: Mask = listed & roomy & within_cap(offer.worst_usd, request.max_cost_usd)
     if not left.any():
         raise NoEligibleModelError(
             f"no model is left: {len(listed)} active, {listed.sum()} of them asked for, "
-            f"{(listed & roomy).sum()} with room for {needed:.0f} tokens, {left.sum()} within the cap on cost"
+            f"{(listed & roomy).sum()} with room for the prompt, {left.sum()} within the cap on cost"
         )
     return left
 

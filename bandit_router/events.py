@@ -366,11 +366,13 @@ def check_name(what: str, value: object) -> str:
 
 def check_number(what: str, value: object) -> float:
     """Return `value` as a float if it is a finite number, else raise TypeError or ValueError."""
-    if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.number):
+    if isinstance(value, bool | np.bool_) or not isinstance(
+        value, int | float | np.integer | np.floating
+    ):
         raise TypeError(f"{what}: expected a number, got {type(value).__name__}")
     try:
         number = float(value)
-    except (OverflowError, TypeError) as error:
+    except OverflowError as error:
         raise ValueError(f"{what}: expected a finite number, got one too large") from error
     if not math.isfinite(number):
         raise ValueError(f"{what}: expected a finite number, got {number}")
@@ -411,9 +413,14 @@ def check_vector(what: str, value: object, dim: int | None = None) -> Array:
         Wrong shape, or a NaN or an infinity in it.
     """
     try:
-        vector = np.array(value, dtype=np.float64)
-    except (TypeError, ValueError) as error:
+        raw = np.asarray(value)
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{what}: expected a vector of numbers, got {type(value).__name__}") from error
+    if raw.dtype.kind not in "iuf":
+        raise ValueError(
+            f"{what}: expected a vector of numbers, got {raw.dtype} in {type(value).__name__}"
+        )
+    vector = np.array(raw, dtype=np.float64)
     wanted = f"({dim},)" if dim is not None else "(dim,)"
     if vector.ndim != 1 or (dim is not None and vector.shape != (dim,)):
         raise ValueError(f"{what}: expected shape {wanted}, got {vector.shape}")

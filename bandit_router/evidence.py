@@ -145,6 +145,11 @@ class Evidence:
         return int(self.b.shape[0])
 
     @property
+    def landmark(self) -> float:
+        """The moment at which a contribution weighs as it came [s]."""
+        return 0.0 if self.half_life is None else self.epoch * self.half_life
+
+    @property
     def A(self) -> Array:  # noqa: N802 - as in the paper
         """``S g w x xT``, of shape (dim, dim), symmetric; a copy."""
         return np.triu(self._triangle) + np.triu(self._triangle, 1).T
@@ -155,13 +160,17 @@ class Evidence:
         Raises
         ------
         ValueError
-            Its features have another length.
+            Its features have another length, or something in it is not finite.
         """
-        if observation.x.shape != self.b.shape:
-            raise ValueError(f"x: expected shape {self.b.shape}, got {observation.x.shape}")
+        x = observation.x
+        if x.shape != self.b.shape:
+            raise ValueError(f"x: expected shape {self.b.shape}, got {x.shape}")
+        weighted = observation.weight + observation.weighted_reward + observation.weighted_square
+        if not math.isfinite(float(x @ x) + weighted + observation.at):
+            raise ValueError(f"expected finite numbers, got {observation!r}")
         g = self._growth(observation.at)
-        blas.dsyr(g * observation.weight, observation.x, a=self._triangle, overwrite_a=True)
-        self.b += (g * observation.weighted_reward) * observation.x
+        blas.dsyr(g * observation.weight, x, a=self._triangle, overwrite_a=True)
+        self.b += (g * observation.weighted_reward) * x
         self.c += g * observation.weighted_square
         self.n += g * observation.weight
 
@@ -173,9 +182,18 @@ class Evidence:
         x : ndarray of shape (n, dim)
         weights, rewards, at : ndarray of shape (n,)
             Likelihood powers, rewards and moments [s].
+
+        Raises
+        ------
+        ValueError
+            Lengths differ, or something is not finite.
         """
         if x.ndim != 2 or x.shape[1] != self.dim:
             raise ValueError(f"x: expected shape (n, {self.dim}), got {x.shape}")
+        if not weights.shape == rewards.shape == at.shape == (len(x),):
+            raise ValueError(f"expected {len(x)} weights, rewards and moments")
+        if not all(np.isfinite(numbers).all() for numbers in (x, weights, rewards, at)):
+            raise ValueError("expected finite numbers, got a NaN or an infinity")
         if len(x) == 0:
             return
         self._growth(float(at.max()))
@@ -208,7 +226,8 @@ class Evidence:
         """Return what all sums must be multiplied by to be as of `at` [s]."""
         if self.half_life is None:
             return 1.0
-        return math.exp2(max(self.epoch - at / self.half_life, _FORGOTTEN)) if self.n else 1.0
+        age = at / self.half_life - self.epoch
+        return math.exp2(-min(max(age, _FORGOTTEN), -_FORGOTTEN)) if self.n else 1.0
 
     def _growth(self, at: float) -> float:
         if self.half_life is None:

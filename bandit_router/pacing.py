@@ -28,8 +28,8 @@ class Pacer:
     Examples
     --------
     >>> from bandit_router.policies import Greedy
-    >>> pacer = Pacer(2.0, 2)
-    >>> pacer.probabilities(Greedy(), np.array([0.5, 0.9]), np.zeros(2), np.array([1.0, 3.0])).round(6)
+    >>> pacer, cost = Pacer(2.0, 2), np.array([1.0, 3.0])
+    >>> pacer.probabilities(Greedy(), np.array([0.5, 0.8]), np.zeros(2), cost).round(6)
     array([0.5, 0.5])
     """
 
@@ -59,17 +59,19 @@ class Pacer:
 
     def mixed(self, policy: Policy, utility: Array, std: Array, cost_usd: Array) -> Array:
         """As `probabilities`, for those models that are eligible, without recording the request."""
-        low, high, share = self.price.low, self.price.high, self.price.share
+        # A hair off the two prices, as requests are exactly tied there.
+        low, high = self.price.low * (1 - 1e-9), self.price.high * (1 + 1e-9)
+        share = self.price.share
         p = policy.probabilities(utility - high * cost_usd, std)
-        if share > 0.0 and low != high:
+        if share > 0.0 and high > 0.0:
             p = share * policy.probabilities(utility - low * cost_usd, std) + (1 - share) * p
         return self._payable(p, cost_usd)
 
     def _payable(self, p: Array, cost_usd: Array) -> Array:
         """Take away what the purse cannot pay; the cheapest is always paid.
 
-        Prices only say what is worth its cost on average: an optimist who does not know a model yet could
-        spend a month's budget on it.
+        Prices only say what is worth its cost on average: an optimist who does not know a model yet
+        could spend a month's budget on it.
         """
         paid = np.where(cost_usd <= max(self.purse_usd, cost_usd.min()), p, 0.0)
         total = paid.sum()

@@ -50,6 +50,7 @@ class Prior:
 
 PRECISIONS = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 BIAS_PRECISIONS = (1.0,)
+_OLD_FIT = 8.0  # half-lives: a later contribution would be too heavy for a rank-one update of it
 _PSEUDO = 4.0  # observations that the start values of mean and noise are worth
 
 
@@ -223,11 +224,11 @@ class Beliefs:
         k, evidence = self._index[model], self.evidence[model]
         evidence.add(observation)
         self._since_fit += 1
-        g = (
-            1.0
-            if self.half_life is None
-            else math.exp2((observation.at - self.fitted_at) / self.half_life)
-        )
+        age = 0.0 if self.half_life is None else (observation.at - self.fitted_at) / self.half_life
+        if age > _OLD_FIT:
+            self.adopt(self.fit(at=observation.at))
+            return
+        g = math.exp2(age)
         w, x = g * observation.weight, observation.x
         if w <= 0:
             self._refit_one(k, evidence)
@@ -263,9 +264,13 @@ class Beliefs:
         return self._since_fit
 
     def fit(self, *, at: float | None = None) -> Fit:
-        """Return the posterior that follows from the sums as of `at` [s]; changes nothing."""
-        at = getattr(self, "fitted_at", 0.0) if at is None else at
+        """Return the posterior that follows from the sums as of `at` [s]; changes nothing.
+
+        By default as of the last fit; but never as of before the newest landmark.
+        """
         evidence = list(self.evidence.values())
+        at = getattr(self, "fitted_at", 0.0) if at is None else at
+        at = max([at, *(e.landmark for e in evidence)])
         prior = fit_prior(evidence, at=at) if self.fixed_prior is None else self.fixed_prior
         weights = np.empty((len(evidence), self.dim))
         covariance = np.empty((len(evidence), self.dim, self.dim))

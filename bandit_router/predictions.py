@@ -173,7 +173,11 @@ class Predictions:
                 if isinstance(error, FormatError)
                 else FormatError(f"predictions: damaged: {error}")
             ) from error
-        if at != len(data) or not all(np.isfinite(sums).all() for sums in predictions.sums.values()):
+        if (
+            len(predictions.sums) != count
+            or at != len(data)
+            or not all(np.isfinite(sums).all() for sums in predictions.sums.values())
+        ):
             raise FormatError("predictions: damaged: a wrong length or sums that are not finite")
         return predictions
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from bandit_router.events import TAG_LIMIT, Prompt, check_amount, check_count, check_name
+from bandit_router.events import TAG_LIMIT, Array, Prompt, check_amount, check_count, check_name
 from bandit_router.preference import Preference
 
 
@@ -19,7 +19,7 @@ class Request:
         What features see of it.
     said : object
         The text or messages as they came, for the log; None where only features came.
-    features : object, optional
+    features : ndarray, optional
         A ready vector instead of a text.
     models : frozenset of str, optional
         Only these may serve.
@@ -37,7 +37,7 @@ class Request:
 
     prompt: Prompt
     said: object = None
-    features: object = None
+    features: Array | None = None
     models: frozenset[str] | None = None
     preference: Preference | None = None
     max_cost_usd: float | None = None

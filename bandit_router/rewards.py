@@ -46,7 +46,8 @@ class Metric:
         if self.kind not in ("bool", "number", "text"):
             raise SettingsError(f"metric kind: expected bool, number or text, got {self.kind!r}")
         object.__setattr__(self, "weight", check_unit("metric weight", self.weight))
-        check_number("metric low", self.low), check_number("metric high", self.high)
+        low, high = check_number("metric low", self.low), check_number("metric high", self.high)
+        check_number("metric high - low", high - low)
         if self.low == self.high:
             raise SettingsError(f"metric: low and high are both {self.low:g}")
 
@@ -125,7 +126,10 @@ def reward(votes: Iterable[Vote], metrics: Mapping[str, Metric] = METRICS) -> Re
     scored = [
         (metrics[vote.name].weight, metrics[vote.name].score(vote.value))
         for vote in votes
-        if vote.name in metrics and metrics[vote.name].weight > 0 and vote.value is not None
+        # A text counts nothing, even where its metric was of another kind when it was said.
+        if vote.name in metrics
+        and metrics[vote.name].kind != "text"
+        and isinstance(vote.value, float | int)
     ]
     total = check_amount("weight", sum(weight for weight, _ in scored))
     if total == 0:

@@ -30,12 +30,20 @@ from bandit_router.events import (
     Prompt,
     check_name,
     check_time,
+    check_vector,
     clean_text,
     utc,
 )
-from bandit_router.features import FeatureExtractor
+from bandit_router.features import FeatureExtractor, FittedFeatures
 from bandit_router.log import EventLog, hearing, registration
-from bandit_router.log.deciding import Story, decision_rows, last_changes, read_story, record_keyed
+from bandit_router.log.deciding import (
+    Story,
+    decision_rows,
+    last_changes,
+    read_prompts,
+    read_story,
+    record_keyed,
+)
 from bandit_router.log.erasure import Forgotten, forget_user
 from bandit_router.log.hearing import Reported, Word
 from bandit_router.log.registration import Registration
@@ -235,6 +243,7 @@ class Router:
         """
         request = _request(prompt, options)
         decision = self._here().decider.decide(request)
+        self._fix_unit(decision, request)
         return self._settle(self._record(decision, request), decision, request)
 
     async def achoose(
@@ -247,10 +256,26 @@ class Router:
             decision = decider.decide(request)
         else:
             decision = await asyncio.to_thread(decider.decide, request)
+        self._fix_unit(decision, request)
         recorded = self._record(decision, request)
         if request.key is None and not self._durable:
             return decision
         return _kept(await _soon(recorded), decision)
+
+    def _fix_unit(self, decision: Decision, request: Request) -> None:
+        """Write down the cost unit when a price weight is first used."""
+        worker = self._here()
+        settings, unit, now = (
+            worker.learner.view.registration.settings,
+            decision.cost_unit_usd,
+            decision.at,
+        )
+        weighted = (request.preference or settings.preference).price_weight > 0
+        if weighted and settings.cost_unit_usd is None and unit is not None:
+            name = worker.plan.router
+            worker.log.write(lambda c: registration.fix_cost_unit(c, name, unit, now)).add_done_callback(
+                _tell
+            )
 
     def _record(self, decision: Decision, request: Request) -> Future[Any]:  # Any: a Decision or None
         worker = self._here()
@@ -544,6 +569,25 @@ class Router:
         worker = self._here()
         return rebuild(worker.log, worker.learner, features, textless=textless, now=worker.plan.clock())
 
+    def fit_features(self, *, components: int = 48, newest: int = 20_000) -> FittedFeatures:
+        """Fit features (TF-IDF, then SVD) to the prompts that the log has kept; `rebuild` takes them up.
+
+        Parameters
+        ----------
+        components : int
+            Dimensions of the text part.
+        newest : int
+            How many of the latest prompts are looked at.
+
+        Raises
+        ------
+        FeaturesError
+            Too few prompts, or scikit-learn is missing.
+        """
+        worker = self._here()
+        kept = worker.log.read(lambda c: read_prompts(c, worker.plan.router, newest=newest))
+        return FittedFeatures.fit([Prompt.of(prompt) for _, prompt in kept], components=components)
+
     def beliefs(self) -> dict[str, dict[str, Any]]:
         """Return what is believed of each model, as plain values.
 
@@ -671,6 +715,8 @@ def _request(
     given = {name: value for name, value in options.items() if value is not None}
     if "models" in given:
         given["models"] = _names(given["models"])
+    if "features" in given:
+        given["features"] = check_vector("features", given["features"])
     seen = Prompt(text="") if prompt is None else Prompt.of(prompt)
     return Request(prompt=seen, said=prompt, **given)
 
@@ -685,7 +731,7 @@ def _body_hash(request: Request) -> str:
     preference = request.preference
     weights = None if preference is None else [preference.price_weight, preference.latency_weight]
     limits = [sorted(request.models or ()), request.max_cost_usd, request.max_tokens]
-    features = None if request.features is None else [float(v) for v in request.features]  # type: ignore[attr-defined] # checked by now
+    features = None if request.features is None else request.features.tolist()
     who = [request.user, request.conversation, dict(request.tags)]
     return digest([request.said, weights, limits, features, who])
 
@@ -711,4 +757,4 @@ async def _soon(future: Future[T]) -> T:
 def _tell(recorded: Future[Any]) -> None:  # Any: the result does not matter
     error = recorded.exception()
     if error is not None:
-        logger.error("a decision was not logged: %s", error)
+        logger.error("a write that nobody waited for failed: %s", error)

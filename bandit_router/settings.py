@@ -13,6 +13,7 @@ from bandit_router.policies import DEFAULT_FLOOR, Policy, ThompsonSampling, poli
 from bandit_router.preference import Preference
 from bandit_router.rewards import METRICS, Metric
 
+SMALLEST_USD = 1e-12  # a smaller unit would make utilities overflow
 TextPolicy = Literal["full", "hash", "none"]
 
 
@@ -73,29 +74,37 @@ class Settings:
             self._check()
         except SettingsError:
             raise
-        except (TypeError, ValueError, AttributeError) as error:
+        except (TypeError, ValueError) as error:
             raise SettingsError(str(error)) from error
         object.__setattr__(self, "metrics", {**METRICS, **self.metrics})
 
     def _check(self) -> None:
-        if not callable(getattr(self.policy, "probabilities", None)):
+        named = isinstance(getattr(self.policy, "spec", None), str)  # a class has a property there
+        if not named or not callable(getattr(self.policy, "probabilities", None)):
             raise SettingsError(f"policy: expected a Policy, got {self.policy!r}")
         if not isinstance(self.preference, Preference):
             raise SettingsError(f"preference: expected a Preference, got {self.preference!r}")
         for name in ("cost_unit_usd", "budget_usd_per_request"):
             value = getattr(self, name)
-            if value is not None and check_amount(name, value) == 0:
-                raise SettingsError(f"{name}: expected more than 0; None switches it off")
+            if value is not None and check_amount(name, value) < SMALLEST_USD:
+                raise SettingsError(
+                    f"{name}: expected at least {SMALLEST_USD:g}, got {value}; None switches it off"
+                )
         for name in ("half_life", "text_retention"):
             value = getattr(self, name)
             if value is not None and not (isinstance(value, timedelta) and value > timedelta(0)):
                 raise SettingsError(f"{name}: expected a positive timedelta, got {value!r}")
-        check_unit("floor", self.floor)
+        object.__setattr__(self, "floor", check_unit("floor", self.floor))
+        for name in ("cost_unit_usd", "budget_usd_per_request", "budget_since"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, None if value is None else check_amount(name, value))
         check_name("features", self.features)
         if self.text not in ("full", "hash", "none"):
             raise SettingsError(f"text: expected full, hash or none, got {self.text!r}")
         if not isinstance(self.sticky, bool):
             raise SettingsError(f"sticky: expected true or false, got {self.sticky!r}")
+        if not isinstance(self.metrics, Mapping):
+            raise SettingsError(f"metrics: expected an object, got {self.metrics!r}")
         for name, metric in self.metrics.items():
             check_name("metric", name)
             if not isinstance(metric, Metric):
@@ -218,7 +227,7 @@ def _object(value: object) -> Mapping[str, Any]:
 
 
 def _policy(value: object) -> Policy:
-    return policy_from_spec(check_name("policy", value))
+    return policy_from_spec(check_name("SPEC", value))
 
 
 def _preference(value: object) -> Preference:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from bandit_router.errors import SettingsError
-from bandit_router.events import Array, check_unit
+from bandit_router.events import Array, check_count, check_unit
 from bandit_router.policies import POLICIES, Uniform, parse_spec, policy_from_spec, with_floor
 from simulations.replay import FIRST_FIT, GROWTH, Bandit, Player, Rows, Scene
 
@@ -129,9 +129,9 @@ class Neighbours:
     """
 
     def __init__(self, scene: Scene, *, k: int = 50, epsilon: float = 0.05) -> None:
-        if k < 1:
-            raise SettingsError(f"knn: k: expected at least 1, got {k}")
-        self.scene, self.k, self.epsilon = scene, k, check_unit("knn: epsilon", epsilon)
+        if check_count("k", k) < 1:
+            raise ValueError(f"k: expected at least 1, got {k}")
+        self.scene, self.k, self.epsilon = scene, k, check_unit("epsilon", epsilon)
         self.charge = scene.charge
         n, models = scene.charge.shape
         self.rows: list[Rows] = [np.empty(n, dtype=np.intp) for _ in range(models)]

@@ -153,10 +153,10 @@ class Bandit:
         self.names = scene.table.names
         self.beliefs = Beliefs(self.names, scene.features.shape[1])
         self.preference = Preference(price_weight=scene.price_weight)
-        self.cost_unit_usd = scene.table.cost_unit_usd
+        self.unit_usd = scene.table.cost_unit_usd
         budget = scene.budget_usd
         self.pacer = None if budget is None else Pacer(budget, len(self.names))
-        self.costs = Costs(scene) if scene.price_weight or budget else None  # else they change nothing
+        self.costs = Costs(scene) if scene.price_weight or budget else None
         if scene.warmth is not None:
             known = {m: e.copy() for m, e in scene.warmth.evidence.items() if m in self.names}
             self.beliefs.replace({**self.beliefs.evidence, **known})
@@ -175,9 +175,7 @@ class Bandit:
         utility, cost_usd, latency_s = mean, self._free, self._free
         if self.costs is not None:
             cost_usd, latency_s = self.costs.forecast(row)
-            utility = self.preference.utility(
-                mean, cost_usd, latency_s, cost_unit_usd=self.cost_unit_usd
-            )
+            utility = self.preference.utility(mean, cost_usd, latency_s, cost_unit_usd=self.unit_usd)
         return Offer(
             models=self.scene.table.models,
             mean=mean,
@@ -204,18 +202,15 @@ class Costs:
     """The router's `Predictions` of what each row would cost, kept ready for all models.
 
     A prediction is linear in the tokens guessed of the prompt, so two numbers a model say it for every
-    row; and once every model has been called, a call changes those of its own model only.
+    row. They are read anew whenever the calls of the model have grown by 2 %.
     """
 
     def __init__(self, scene: Scene) -> None:
-        self.table = scene.table
-        self.guessed = scene.guessed_tokens
-        warmth = scene.warmth
-        self.predictions = (
-            Predictions() if warmth is None else Predictions.from_bytes(warmth.predictions)
-        )
+        self.table, self.guessed = scene.table, scene.guessed_tokens
+        known = scene.warmth
+        self.predictions = Predictions() if known is None else Predictions.from_bytes(known.predictions)
         self._fixed, self._slope, self._latency = np.zeros((3, len(scene.table.models)))
-        self._uncalled = set(scene.table.names) - set(self.predictions.sums)
+        self._calls, self._due = np.zeros((2, len(scene.table.models)))
         self._refresh(slice(None))
 
     def forecast(self, row: int) -> tuple[Array, Array]:
@@ -226,8 +221,11 @@ class Costs:
         """See what the call of the `k`-th model cost, and return it [USD]."""
         amounts = contribution(_outcome(self.table, row, k), float(self.guessed[row]))
         self.predictions.add(self.table.models[k].name, amounts, at=0.0)
-        self._refresh(slice(None) if self._uncalled else slice(k, k + 1))
-        self._uncalled.discard(self.table.models[k].name)
+        self._calls[k] += 1
+        if self._calls[k] >= self._due[k]:
+            self._due[k] = self._calls[k] * 1.02
+            # While some were never called, they are thought to be like the others.
+            self._refresh(slice(k, k + 1) if self._calls.all() else slice(None))
         return float(self.table.cost_usd[row, k])
 
     def _refresh(self, which: slice) -> None:

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from bandit_router.errors import SettingsError, TableError
-from bandit_router.events import Prompt, check_amount
+from bandit_router.events import Prompt, check_amount, check_unit
 from bandit_router.features import FeatureExtractor, HashedFeatures
 from bandit_router.policies import DEFAULT_FLOOR
 from simulations.baselines import import_extra, player_from_spec
@@ -80,7 +80,7 @@ def simulate(
     """
     specs = list(dict.fromkeys(spec.strip() for spec in specs))
     weights = list(dict.fromkeys(check_amount("price weight", w) for w in price_weights))
-    _check(table, specs, seeds, weights, budget_usd, feedback, rows, jobs)
+    _check(table, specs, seeds, weights, budget_usd, feedback, rows, jobs, floor)
     stage = _stage(table, features or HashedFeatures(), budget_usd, floor, prior)
     lives = [
         _Life(spec=spec, seed=seed, rows=rows, thumbs=feedback == "thumbs", scene=scene)
@@ -198,11 +198,13 @@ def _check(
     feedback: str,
     rows: int | None,
     jobs: int,
+    floor: float,
 ) -> None:
     if not specs or not weights:
         raise SettingsError("expected at least one policy and one price weight")
     if seeds < 1 or (rows is not None and rows < 1) or jobs == 0:
         raise SettingsError(f"expected at least 1, got seeds={seeds}, rows={rows}, jobs={jobs}")
+    check_unit("floor", floor)
     if feedback not in get_args(FeedbackKind):
         raise SettingsError(f"feedback: expected score or thumbs, got {feedback!r}")
     if budget_usd is not None and not check_amount("budget", budget_usd) > 0:

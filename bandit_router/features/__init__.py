@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -31,7 +32,7 @@ class FeatureExtractor(Protocol):
 
     @property
     def version(self) -> str:
-        """At most 64 characters; the same version gives the same numbers in every process and release."""
+        """At most 64 characters; the same version gives the same numbers in every process, for ever."""
         ...
 
     @property
@@ -85,6 +86,6 @@ def features_from_spec(spec: str) -> FeatureExtractor:
     if spec.strip() == "hashed":
         return HashedFeatures()
     key, kind = _KINDS[name]
-    if set(options) != {key} or not options[key].isascii() or not options[key].isdigit():
+    if set(options) != {key} or not re.fullmatch("[0-9]{1,9}", options[key]):
         raise SettingsError(f"{spec!r}: expected {name}:{key}=N")
     return kind(int(options[key]))

@@ -12,6 +12,7 @@ import struct
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,16 +23,16 @@ from bandit_router.features.signals import NAMES, SIGNALS_VERSION, lowered, sign
 from bandit_router.features.vectors import check_ready
 
 _MAGIC, _FORMAT = b"BRFF", 1
-_HEADER = struct.Struct(
-    "<4sHHIIQ32s"
-)  # magic, format, signals, terms, components, vocabulary bytes, digest
-_SCALE = 3.0  # of the SVD block beside the signals: the best of 1, 3 and 6 on four routing tables
+_HEADER = struct.Struct("<4sHHIIQ")  # magic, format, signals, terms, components, vocabulary [bytes]
+_DIGEST = 32  # bytes of a SHA-256, after the header and over all the rest
+_SCALE = 2.0  # of the components beside the signals: the best of 0.5 to 3 on four routing tables
 
 # Scripts without spaces: each character a word, so that pairs of words are pairs of characters.
 _ALONE = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
 _WORD = re.compile(
     f"[{_ALONE}]|[0-9a-z\u00aa\u00b5\u00ba\u00c0-\u0dff\u0f00-\u0fff\u10a0-\u177f\u1800-\u1fff"
-    "\u2c00-\u2dff\ua000-\ud7ff\U00010000-\U0010ffff]+"
+    "\u2c00-\u2dff\u3100-\u33ff\ua000-\ud7ff\ufb00-\ufdff\ufe70-\ufefe\uff10-\uff19\uff21-\uff3a"
+    "\uff41-\uff5a\uff66-\uffdc\U00010000-\U0010ffff]+"
 )
 
 
@@ -44,7 +45,7 @@ def terms(text: str) -> list[str]:
     ['explain', 'quantum', 'computing', 'explain quantum', 'quantum computing']
     """
     words = [word[:40] for word in _WORD.findall(lowered(window(text)))]
-    return words + [f"{a} {b}" for a, b in zip(words, words[1:], strict=False)]
+    return words + [f"{a} {b}" for a, b in pairwise(words)]
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -61,13 +62,18 @@ class FittedFeatures:
     idf : ndarray of shape (n_terms,)
     components : ndarray of shape (n_terms, n_components)
         Projects TF-IDF; float32.
+
+    Attributes
+    ----------
+    version : str
+        As `FeatureExtractor.version`: a digest of the content.
     """
 
     vocabulary: tuple[str, ...]
     idf: Array
     components: NDArray[np.float32]
     _rows: dict[str, int]
-    _body: bytes
+    version: str
 
     def __init__(self, vocabulary: Sequence[str], idf: Array, components: NDArray[np.float32]) -> None:
         idf, components = np.array(idf, dtype=np.float64), np.array(components, dtype=np.float32)
@@ -78,7 +84,8 @@ class FittedFeatures:
         set_once(self, "idf", idf)
         set_once(self, "components", components)
         set_once(self, "_rows", {term: row for row, term in enumerate(vocabulary)})
-        set_once(self, "_body", _write_body(vocabulary, idf, components))
+        digest = hashlib.sha256(self.to_bytes()).hexdigest()
+        set_once(self, "version", f"fitted-{digest[:24]}")
 
     @classmethod
     def fit(
@@ -125,14 +132,9 @@ class FittedFeatures:
         return f"fitted:{self.version}"
 
     @property
-    def version(self) -> str:
-        """As `FeatureExtractor.version`: a digest of the content."""
-        return f"fitted-{hashlib.sha256(self.to_bytes()).hexdigest()[:24]}"
-
-    @property
     def dim(self) -> int:
         """As `FeatureExtractor.dim`."""
-        return 1 + len(NAMES) + self.components.shape[1]
+        return 1 + len(NAMES) + int(self.components.shape[1])
 
     def extract(self, prompt: Prompt) -> Array:
         """As `FeatureExtractor.extract`."""
@@ -151,7 +153,7 @@ class FittedFeatures:
         return check_ready(vector, self.dim)
 
     def project(self, text: str) -> Array:
-        """Return the components of a text, of shape (n_components,): what scikit-learn's transform gives."""
+        """Return the components of a text, of shape (n_components,), as scikit-learn would."""
         counts = Counter(row for term in terms(text) if (row := self._rows.get(term)) is not None)
         if not counts:
             return np.zeros(self.components.shape[1])
@@ -163,7 +165,11 @@ class FittedFeatures:
 
     def to_bytes(self) -> bytes:
         """Return the artefact as bytes, without loss."""
-        return self._body
+        text = "\n".join(self.vocabulary).encode()
+        n, k = self.components.shape
+        header = _HEADER.pack(_MAGIC, _FORMAT, SIGNALS_VERSION, n, k, len(text))
+        body = text + self.idf.astype("<f8").tobytes() + self.components.astype("<f4").tobytes()
+        return header + hashlib.sha256(header + body).digest() + body
 
     @classmethod
     def from_bytes(cls, data: bytes) -> FittedFeatures:
@@ -190,9 +196,10 @@ class FittedFeatures:
 def _fit(
     texts: list[str], components: int, min_df: int, max_terms: int, seed: int
 ) -> tuple[list[str], Array, NDArray[np.float32]]:
+    """Return the vocabulary, idf and components that scikit-learn finds."""
     try:
-        from sklearn.decomposition import TruncatedSVD
         from sklearn.feature_extraction.text import TfidfVectorizer
+        from sklearn.utils.extmath import randomized_svd
     except ImportError as error:
         raise FeaturesError(
             "fitting features needs scikit-learn: pip install 'bandit-router[fitted]'"
@@ -207,13 +214,14 @@ def _fit(
     k = min(components, *(side - 1 for side in table.shape))
     if k < 1:
         raise FeaturesError(f"fit: expected at least 2 prompts and 2 terms, got {table.shape}")
-    svd = TruncatedSVD(k, n_iter=7, random_state=seed).fit(table)
-    return list(tfidf.get_feature_names_out()), tfidf.idf_, svd.components_.T
+    _, _, basis = randomized_svd(table, k, n_iter=7, random_state=seed)
+    return list(tfidf.get_feature_names_out()), tfidf.idf_, basis.T
 
 
 def _check_parts(vocabulary: Sequence[str], idf: Array, components: NDArray[np.float32]) -> None:
+    """Raise FeaturesError unless the parts of an artefact fit each other and can give no NaN."""
     n = len(vocabulary)
-    if n < 1 or idf.shape != (n,) or components.ndim != 2 or components.shape[0] != n:
+    if n < 1 or idf.shape != (n,) or components.ndim != 2 or len(components) != n:
         raise FeaturesError(
             f"expected idf ({n},) and components ({n}, k), got {idf.shape} and {components.shape}"
         )
@@ -224,19 +232,11 @@ def _check_parts(vocabulary: Sequence[str], idf: Array, components: NDArray[np.f
         raise FeaturesError("expected finite components within 1 and idf from 1 to 100")
 
 
-def _write_body(vocabulary: Sequence[str], idf: Array, components: NDArray[np.float32]) -> bytes:
-    text = "\n".join(vocabulary).encode()
-    body = text + idf.astype("<f8").tobytes() + components.astype("<f4").tobytes()
-    digest = hashlib.sha256(body).digest()
-    n, k = components.shape
-    return _HEADER.pack(_MAGIC, _FORMAT, SIGNALS_VERSION, n, k, len(text), digest) + body
-
-
 def _read_header(data: bytes) -> tuple[bytes, int, int, int]:
     """Return the body, and how many terms, components and bytes of vocabulary it holds."""
     if len(data) < _HEADER.size or data[:4] != _MAGIC:
         raise FormatError("fitted features: these bytes are not fitted features")
-    _, version, signals_version, n, k, size, digest = _HEADER.unpack_from(data)
+    _, version, signals_version, n, k, size = _HEADER.unpack_from(data)
     if version != _FORMAT:
         raise FormatError(f"fitted features: expected format version {_FORMAT}, got {version}")
     if signals_version != SIGNALS_VERSION:
@@ -244,7 +244,9 @@ def _read_header(data: bytes) -> tuple[bytes, int, int, int]:
             f"fitted features: fitted with signals {signals_version}, this release has "
             f"{SIGNALS_VERSION}; fit again"
         )
-    body = data[_HEADER.size :]
-    if len(body) != size + 8 * n + 4 * n * k or hashlib.sha256(body).digest() != digest:
+    start = _HEADER.size + _DIGEST
+    body, digest = data[start:], data[_HEADER.size : start]
+    whole = min(n, k) > 0 and len(data) == start + size + 8 * n + 4 * n * k
+    if not whole or hashlib.sha256(data[: _HEADER.size] + body).digest() != digest:
         raise FormatError("fitted features: the bytes are damaged or cut short")
     return body, n, k, size

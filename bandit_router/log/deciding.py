@@ -50,12 +50,15 @@ class Story:
     ----------
     prompt : object
         The text, or the messages; None where no text is kept.
+    prompt_hash : str, optional
+        SHA-256 of the prompt as JSON; None where nothing is kept.
     revisions : tuple of (Reward or None)
         What was made of it, revision by revision; the last one counts.
     """
 
     decision: Decision
     prompt: object = None
+    prompt_hash: str | None = None
     answer: str | None = None
     outcome: Outcome | None = None
     feedback: tuple[Said, ...] = ()
@@ -143,6 +146,7 @@ def read_story(connection: sa.Connection, router: str, decision_id: str) -> Stor
     return Story(
         decision=decision_of(row),
         prompt=json.loads(text.prompt) if text is not None and text.prompt is not None else None,
+        prompt_hash=row["prompt_hash"],
         answer=None if text is None else text.answer,
         outcome=None if outcome is None else outcome_of(outcome),
         feedback=tuple(said),

@@ -19,6 +19,45 @@ from bandit_router.log.rows import Row, digest, from_us, to_us, value_of, value_
 from bandit_router.rewards import Metric, Vote, reward
 
 
+_OF: sa.BindParameter[str] = sa.bindparam("of")
+_decision, _said = t.decisions.c, t.feedback.c
+
+
+def _newest(table: sa.Table) -> sa.Select[Any]:  # Any: columns of any type
+    of_it = table.c.decision_id == _OF
+    return sa.select(table).where(of_it).order_by(table.c.revision.desc()).limit(1)
+
+
+# Built once: SQLAlchemy takes longer to build a statement than SQLite to run it.
+_DECISION = (
+    sa.select(
+        *(_decision.id, _decision.router, _decision.at_us, _decision.model),
+        *(_decision.user, _decision.input_tokens),
+    )
+    .where(_decision.id == _OF, _decision.router == sa.bindparam("router_name"))
+    .with_for_update()
+)
+_OUTCOME, _REWARD = _newest(t.outcomes), _newest(t.rewards)
+_VOTES = (
+    sa.select(_said.name, _said.source, _said.value, _said.retracted_us)
+    .where(_said.decision_id == _OF)
+    .order_by(_said.at_us, _said.seq)
+)
+_LATEST_WORD = (
+    sa.select(t.feedback)
+    .where(
+        _said.decision_id == _OF,
+        _said.name == sa.bindparam("under"),
+        _said.source == sa.bindparam("by"),
+    )
+    .order_by(_said.at_us.desc(), _said.seq.desc())
+    .limit(1)
+)
+_INSERT_OUTCOME, _INSERT_WORD, _INSERT_REWARD = (
+    sa.insert(x) for x in (t.outcomes, t.feedback, t.rewards)
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reported:
     """What became of a reported outcome.
@@ -89,7 +128,7 @@ def record_feedback(
         "at_us": _said_us(word),
         "received_us": to_us(word.received),
     }
-    connection.execute(sa.insert(t.feedback), row)
+    connection.execute(_INSERT_WORD, row)
     revise(connection, decision, metrics, word.received)
     return _answer(connection, row, duplicate=False)
 
@@ -113,14 +152,7 @@ def _same_key(connection: sa.Connection, word: Word) -> Row | None:
 
 
 def _latest(connection: sa.Connection, decision_id: str, name: str, source: str) -> Row | None:
-    same = t.feedback.c
-    return _first(
-        connection,
-        sa.select(t.feedback)
-        .where(same.decision_id == decision_id, same.name == name, same.source == source)
-        .order_by(same.at_us.desc(), same.seq.desc())
-        .limit(1),
-    )
+    return _first(connection, _LATEST_WORD, of=decision_id, under=name, by=source)
 
 
 def _repeats(word: Word, active: Row) -> bool:
@@ -188,8 +220,9 @@ def record_outcome(
     if last is not None and all(last[name] == value for name, value in row.items()):
         return Reported(decision_id=decision_id, cost_usd=last["cost_usd"], duplicate=True)
     revision = 0 if last is None else last["revision"] + 1
-    connection.execute(sa.insert(t.outcomes), {**row, "revision": revision, "at_us": to_us(now)})
-    revise(connection, decision, metrics, now)
+    connection.execute(_INSERT_OUTCOME, {**row, "revision": revision, "at_us": to_us(now)})
+    if row["model"] != (decision if last is None else last)["model"]:  # the credit moves
+        revise(connection, decision, metrics, now)
     return Reported(decision_id=decision_id, cost_usd=row["cost_usd"], duplicate=False)
 
 
@@ -236,17 +269,12 @@ def revise(connection: sa.Connection, decision: Row, metrics: Mapping[str, Metri
     row = {key: decision[key] for key in ("router", "at_us")}
     row |= {"decision_id": decision["id"], "revision": 0 if last is None else last["revision"] + 1}
     row |= {"made_us": to_us(now), "model": model, "value": value, "weight": weight}
-    connection.execute(sa.insert(t.rewards), row)
+    connection.execute(_INSERT_REWARD, row)
 
 
 def active_votes(connection: sa.Connection, decision_id: str) -> list[Vote]:
     """The latest word of each rater under each name, unless it was retracted or revoked."""
-    said = t.feedback.c
-    rows = connection.execute(
-        sa.select(said.name, said.source, said.value, said.retracted_us)
-        .where(said.decision_id == decision_id)
-        .order_by(said.at_us, said.seq)
-    )
+    rows = connection.execute(_VOTES, {"of": decision_id})
     latest = {(row.name, row.source): row for row in rows}
     return [
         Vote(name=row.name, source=row.source, value=value)
@@ -263,15 +291,7 @@ def find_decision(connection: sa.Connection, router: str, decision_id: str) -> R
     UnknownDecisionError
         No such decision in this router.
     """
-    columns = t.decisions.c
-    row = _first(
-        connection,
-        sa.select(
-            columns.id, columns.router, columns.at_us, columns.model, columns.user, columns.input_tokens
-        )
-        .where(columns.id == decision_id, columns.router == router)
-        .with_for_update(),
-    )
+    row = _first(connection, _DECISION, of=decision_id, router_name=router)
     if row is None:
         raise UnknownDecisionError(f"no decision {decision_id!r} in router {router!r}")
     return row
@@ -279,28 +299,18 @@ def find_decision(connection: sa.Connection, router: str, decision_id: str) -> R
 
 def latest_outcome(connection: sa.Connection, decision_id: str) -> Row | None:
     """The outcome that counts."""
-    return _newest(connection, t.outcomes, decision_id)
+    return _first(connection, _OUTCOME, of=decision_id)
 
 
 def latest_reward(connection: sa.Connection, decision_id: str) -> Row | None:
     """The reward row that counts."""
-    return _newest(connection, t.rewards, decision_id)
-
-
-def _newest(connection: sa.Connection, table: sa.Table, decision_id: str) -> Row | None:
-    return _first(
-        connection,
-        sa.select(table)
-        .where(table.c.decision_id == decision_id)
-        .order_by(table.c.revision.desc())
-        .limit(1),
-    )
+    return _first(connection, _REWARD, of=decision_id)
 
 
 def _first(
-    connection: sa.Connection, statement: sa.Select[Any]
-) -> Row | None:  # Any: columns of any type
-    return connection.execute(statement).mappings().first()
+    connection: sa.Connection, statement: sa.Select[Any], **values: object
+) -> Row | None:  # Any: above
+    return connection.execute(statement, values).mappings().first()
 
 
 def feedback_of(row: Row) -> Feedback:

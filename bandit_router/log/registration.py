@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import sqlalchemy as sa
 
@@ -114,6 +114,13 @@ def write_settings(connection: sa.Connection, router: str, settings: Settings, n
         "body": json.dumps(settings.to_json()),
     }
     connection.execute(sa.insert(t.settings), row)
+
+
+def fix_cost_unit(connection: sa.Connection, router: str, unit_usd: float, now: float) -> None:
+    """Write down the dollars that a price weight is per, unless that was done before."""
+    found = read_registration(connection, router)
+    if found is not None and found.settings.cost_unit_usd is None:
+        write_settings(connection, router, replace(found.settings, cost_unit_usd=unit_usd), now)
 
 
 def put_model(

@@ -29,11 +29,11 @@ class _Book:
     def count(self, delta: Delta) -> bool:
         if delta.key <= 2 * self.complete + 1 or delta.key in self.keys:
             return False
-        self.keys.add(delta.key)
-        x = delta.observation.x
         if delta.model not in self.evidence:
-            self.evidence[delta.model] = Evidence(len(x), half_life=self.half_life_s)
+            dim = len(delta.observation.x)
+            self.evidence[delta.model] = Evidence(dim, half_life=self.half_life_s)
         self.evidence[delta.model].add(delta.observation)
+        self.keys.add(delta.key)
         self.recent.append(delta)
         self.position += 1
         return True

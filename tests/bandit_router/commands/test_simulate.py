@@ -1,0 +1,150 @@
+"""The command `simulate`: what it writes, says and refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner, Result
+
+from bandit_router.commands.simulate import simulate
+from simulations.tables import write_table
+from simulations.worlds import small_world
+
+WORLD = small_world(0).table(120, 1)
+KEYS = {
+    "policy",
+    "seed",
+    "price_weight",
+    "budget_usd",
+    "mean_reward",
+    "mean_reward_last_third",
+    "mean_quality",
+    "mean_cost_usd",
+    "total_cost_usd",
+    "regret_vs_best_fixed",
+    "regret_vs_oracle",
+    "share",
+    "n",
+}
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    path = tmp_path / "world.parquet"
+    write_table(WORLD, path)
+    return path
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(simulate, [str(argument) for argument in arguments])
+
+
+def document(path: Path) -> dict[str, Any]:
+    read: dict[str, Any] = json.loads(path.read_text())
+    return read
+
+
+def test_json_has_the_keys_of_the_contract(table: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    arguments = ("--rows", 40, "--order-seeds", 2, "--price-weight", 0, "--price-weight", 0.3)
+    result = run(table, *arguments, "--json", out)
+    assert result.exit_code == 0, result.output
+    assert "thompson" in result.stdout
+    written = document(out)
+    assert {"table", "pool", "n", "rows"} <= set(written)
+    assert (written["table"], written["pool"], written["n"]) == ("world", None, 40)
+    assert len(written["rows"]) == 5 * 2 * 2
+    for row in written["rows"]:
+        assert set(row) == KEYS
+        unit = WORLD.cost_unit_usd
+        spent = row["price_weight"] * row["mean_cost_usd"] / unit
+        assert row["mean_reward"] == pytest.approx(row["mean_quality"] - spent)
+        assert row["n"] == 40
+        assert sum(row["share"].values()) == pytest.approx(1.0)
+
+
+def test_html_is_written(table: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.html"
+    result = run(table, "--rows", 20, "--order-seeds", 2, "--policy", "uniform", "--html", out)
+    assert result.exit_code == 0, result.output
+    assert "uniform" in out.read_text()
+
+
+def test_pool_where_and_prior(table: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    code = WORLD.tasks.count("code") if WORLD.tasks else 0
+    result = run(
+        *(table, "--where", "task=code", "--pool", "small-fast,large-strong", "--policy", "thompson"),
+        *("--prior", table, "--prior-where", "task=code", "--prior-rows", 5, "--order-seeds", 1),
+        *("--json", out),
+    )
+    assert result.exit_code == 0, result.output
+    assert "5 rows left out: the prior holds them" in result.output
+    row = document(out)["rows"][0]
+    assert (row["n"], set(row["share"])) == (code - 5, {"small-fast", "large-strong"})
+
+
+def test_budget_thumbs_and_features(table: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    result = run(
+        *(table, "--budget", 0.002, "--feedback", "thumbs", "--features", "hashed:buckets=8"),
+        *("--policy", "linucb", "--order-seeds", 1, "--jobs", 1, "--json", out),
+    )
+    assert result.exit_code == 0, result.output
+    assert document(out)["rows"][0]["budget_usd"] == 0.002
+
+
+def test_dropped_rows_are_said_aloud(tmp_path: Path) -> None:
+    path = tmp_path / "holes.parquet"
+    quality = np.array([0.5, np.nan, 0.7, 0.2])
+    columns = {"prompt": list("abcd"), "quality__x": quality, "quality__y": [0.1, 0.2, 0.3, 0.4]}
+    pq.write_table(pa.table(columns), path)
+    result = run(path, "--policy", "uniform")
+    assert result.exit_code == 0, result.output
+    assert "1 rows dropped" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--policy", "conjuror"), "no policy 'conjuror'"),
+        (("--policy", "fixed:huge"), "no model 'huge'"),
+        (("--policy", "linucb:beta=2"), "beta"),
+        (("--pool", "nobody"), "no model or pool 'nobody'"),
+        (("--where", "colour=red"), "no column 'colour'"),
+        (("--where", "task"), "expected COL=VALUE"),
+        (("--where", "task=cooking"), "no row where"),
+        (("--order-seeds", "0"), "x>=1"),
+        (("--rows", "0"), "x>=1"),
+        (("--rows", "many"), "not a valid int"),
+        (("--price-weight", "nan"), "finite number"),
+        (("--price-weight", "-1"), "x>=0"),
+        (("--budget", "nan"), "finite number"),
+        (("--budget", "0"), "x>0"),
+        (("--feedback", "stars"), "not one of"),
+        (("--features", "magic"), "expected hashed"),
+        (("--jobs", "0"), "jobs=0"),
+        (("--prior-rows", "5"), "need --prior"),
+        (("--prior", "nowhere.parquet"), "does not exist"),
+        (("--json", "nowhere/out.json"), "no such folder"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_2(
+    table: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    result = run(table, "--policy", "uniform", *arguments)
+    assert result.exit_code == 2, result.output
+    assert message in result.output
+    assert "Traceback" not in result.output
+
+
+def test_a_missing_table_is_wrong_usage(tmp_path: Path) -> None:
+    assert run(tmp_path / "nothing.parquet").exit_code == 2
+    (tmp_path / "empty.parquet").write_bytes(b"not parquet")
+    assert run(tmp_path / "empty.parquet").exit_code == 2
