@@ -25,6 +25,7 @@ from bandit_router.errors import FormatError
 from bandit_router.events import Array, check_number, check_vector
 
 FEATURE_LIMIT = 1e6  # beyond it, squares and sums of squares would lose what is small
+_TIME_LIMIT = 1e12  # [s]; beyond it, the landmark of a short half-life would overflow
 _MAGIC = b"BREV"
 _VERSION = 1
 _HEADER = struct.Struct("<4sHIdqdd")  # magic, version, dim, half-life, epoch, c, n
@@ -80,6 +81,8 @@ class Observation:
                 f"expected a weight from 0 and a reward, none beyond 1e6, got {w:g} and {r:g}"
             )
         moment = check_number("at", at)
+        if abs(moment) > _TIME_LIMIT:
+            raise ValueError(f"at: expected seconds since 1970, got {moment:g}")
         return cls(x=vector, at=moment, weight=w, weighted_reward=w * r, weighted_square=w * r * r)
 
     def __sub__(self, old: Observation) -> Observation:

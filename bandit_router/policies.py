@@ -96,7 +96,7 @@ class LinUCB:
     array([1., 0.])
     """
 
-    alpha: float = 0.5
+    alpha: float = 0.25
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "alpha", check_amount("alpha", self.alpha))

@@ -11,8 +11,8 @@ References
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.linalg import lapack
@@ -49,7 +49,6 @@ class Prior:
 
 
 PRECISIONS = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
-BIAS_PRECISIONS = (1.0,)
 _OLD_FIT = 8.0  # half-lives: a later contribution would be too heavy for a rank-one update of it
 _PSEUDO = 4.0  # observations that the start values of mean and noise are worth
 
@@ -58,7 +57,7 @@ def fit_prior(evidence: Iterable[Evidence], *, at: float = 0.0, start: Prior | N
     """Choose the prior that all models share from their sums alone.
 
     The mean is the mean reward over all models; noise and precision maximise the marginal likelihood
-    [2]_, over a grid of precisions, with the noise at its best value for each.
+    [2]_, over a grid of precisions, with the noise at its best value for each; the bias keeps its own.
 
     Parameters
     ----------
@@ -75,14 +74,24 @@ def fit_prior(evidence: Iterable[Evidence], *, at: float = 0.0, start: Prior | N
         return start
     mean = (_PSEUDO * start.mean + sum(s.b[0] for s in sums)) / (_PSEUDO + n)
     centred = [s.centred(mean) for s in sums]
-    fits = [
-        _marginal(
-            centred, n, Prior(mean=mean, bias_precision=bias, precision=precision, noise=start.noise)
-        )
-        for bias in BIAS_PRECISIONS
-        for precision in PRECISIONS
-    ]
-    return max(fits, key=lambda fit: fit[0])[1]
+
+    def fit(precision: float) -> tuple[float, Prior]:
+        return _marginal(centred, n, replace(start, mean=mean, precision=precision))
+
+    return _climb(fit, start.precision)
+
+
+def _climb(fit: Callable[[float], tuple[float, Prior]], precision: float) -> Prior:
+    """Go uphill over the grid of precisions from one of them; the likelihood has one peak there."""
+    at = int(np.argmin(np.abs(np.log(PRECISIONS) - math.log(precision))))
+    fits: dict[int, tuple[float, Prior]] = {}
+    while True:
+        near = range(max(at - 1, 0), min(at + 2, len(PRECISIONS)))
+        fits |= {i: fit(PRECISIONS[i]) for i in near if i not in fits}
+        best = max(near, key=lambda i: fits[i][0])
+        if best == at:
+            return fits[at][1]
+        at = best
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +121,7 @@ def _marginal(sums: Sequence[_Sums], n: float, prior: Prior) -> tuple[float, Pri
         log_determinants += 2 * float(np.log(factor.diagonal()).sum()) - float(np.log(precisions).sum())
     noise = residual / (n + _PSEUDO)
     score = -0.5 * ((n + _PSEUDO) * math.log(noise) + log_determinants)
-    fitted = Prior(
-        mean=prior.mean, bias_precision=prior.bias_precision, precision=prior.precision, noise=noise
-    )
-    return score, fitted
+    return score, replace(prior, noise=noise)
 
 
 def _solve(A: Array, b: Array, precisions: Array) -> tuple[Array, Array]:
