@@ -75,10 +75,7 @@ _ROOMS = {
     "store": ("MemoryStore", "PosteriorStore"),
 }
 _ROOM = {name: room for room, names in _ROOMS.items() for name in names}
-__all__ = [  # noqa: PLE0604, RUF022 - in the order of the rooms
-    "__version__",
-    *_ROOM,
-]
+__all__ = ["__version__", *_ROOM]
 
 
 def __getattr__(name: str) -> object:

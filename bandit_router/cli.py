@@ -38,7 +38,7 @@ class _Lazy(click.Group):
 
 
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="bandit-router")
+@click.version_option(package_name="bandit-router", prog_name="bandit-router")
 def cli() -> None:
     """Pick a language model for every request, and learn from what users and judges say."""
 

@@ -430,8 +430,8 @@ def check_vector(what: str, value: object, dim: int | None = None) -> Array:
     return vector
 
 
-def check_time(what: str, value: datetime | float | None, now: float) -> float:
-    """Return a moment as seconds since 1970 to the microsecond; None is `now`.
+def check_time(what: str, value: datetime | float | str | None, now: float) -> float:
+    """Return a moment as seconds since 1970 to the microsecond; None is `now`, a text is RFC 3339.
 
     Raises
     ------
@@ -440,6 +440,11 @@ def check_time(what: str, value: datetime | float | None, now: float) -> float:
     """
     if value is None:
         return now
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError as error:
+            raise ValueError(f"{what}: expected a time as RFC 3339 has it, got {value!r:.40}") from error
     if isinstance(value, datetime):
         if value.tzinfo is None:
             raise ValueError(f"{what}: expected a time with a zone, got {value.isoformat()}")

@@ -135,7 +135,10 @@ class Learner:
 
     def _serve(self, waiting: list[Future[None]]) -> None:
         try:
-            self._step()
+            try:
+                self._step()
+            except StaleGenerationError:  # another worker folded anew meanwhile: look again
+                self._step()
         except Exception as error:  # the thread must outlive whatever one step meets
             if not isinstance(error, BanditRouterError):
                 logger.exception("router %s: learning stumbled", self._router)

@@ -182,9 +182,9 @@ class ThompsonSampling:
     """Each model as often as a draw from its belief is the highest.
 
     The probability is a one-dimensional integral, ``p_k = ∫ f_k(t) prod_{j != k} F_j(t) dt`` with the
-    normal density ``f`` and distribution ``F`` of each model's expected reward. It is done by Gauss-Legendre
-    quadrature; where widths differ much its panels are laid at every model's own scale, so that a belief
-    ten thousand times narrower than another, or of no width at all, is met exactly where it stands.
+    normal density ``f`` and distribution ``F`` of each model's expected reward. It is done by
+    Gauss-Legendre quadrature; where widths differ much its panels are laid at every model's own scale, so
+    that a belief ten thousand times narrower than another, or of no width, is met where it stands.
 
     Parameters
     ----------

@@ -220,7 +220,7 @@ class Beliefs:
         mean, std : ndarray of shape (K,)
         """
         mean = self._weights @ x
-        spread = (self._flat @ x).reshape(mean.shape[0], -1) @ x
+        spread = (self._flat @ x).reshape(-1, self.dim) @ x
         return mean, np.sqrt(np.maximum(spread, 0.0) * self.prior.noise)
 
     def learn(self, model: str, observation: Observation) -> None:

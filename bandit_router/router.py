@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, TypedDict, TypeVar, Unpack
 
 from bandit_router.errors import (
@@ -354,7 +354,7 @@ class Router:
         source: str | None = None,
         key: str | None = None,
         comment: str | None = None,
-        at: datetime | float | None = None,
+        at: datetime | float | str | None = None,
     ) -> Feedback:
         """Hear one word about a decision; it is in the beliefs when this returns (`applied`).
 
@@ -371,7 +371,7 @@ class Router:
         key : str, optional
             Idempotency key, unique per decision.
         comment : str, optional
-        at : datetime or float, optional
+        at : datetime, float or str, optional
             When it was said; the latest word of a source wins, whenever it arrives.
 
         Raises
@@ -397,7 +397,7 @@ class Router:
         source: str | None = None,
         key: str | None = None,
         comment: str | None = None,
-        at: datetime | float | None = None,
+        at: datetime | float | str | None = None,
     ) -> Feedback:
         """As `feedback`, without blocking the event loop."""
         word = self._word(decision_id, name, value, source, key, comment, at)
@@ -416,7 +416,7 @@ class Router:
         source: str | None,
         key: str | None,
         comment: str | None,
-        at: datetime | float | None,
+        at: datetime | float | str | None,
     ) -> Word:
         worker = self._here()
         now = round(worker.plan.clock(), 6)

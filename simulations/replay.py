@@ -202,7 +202,7 @@ class Costs:
     """The router's `Predictions` of what each row would cost, kept ready for all models.
 
     A prediction is linear in the tokens guessed of the prompt, so two numbers a model say it for every
-    row. They are read anew whenever the calls of the model have grown by 2 %.
+    row. They are read anew whenever the calls of the model have grown by 5 %.
     """
 
     def __init__(self, scene: Scene) -> None:
@@ -223,7 +223,7 @@ class Costs:
         self.predictions.add(self.table.models[k].name, amounts, at=0.0)
         self._calls[k] += 1
         if self._calls[k] >= self._due[k]:
-            self._due[k] = self._calls[k] * 1.02
+            self._due[k] = self._calls[k] * 1.05
             # While some were never called, they are thought to be like the others.
             self._refresh(slice(k, k + 1) if self._calls.all() else slice(None))
         return float(self.table.cost_usd[row, k])

@@ -18,6 +18,7 @@ from rich.text import Text
 from bandit_router.policies import Greedy
 from bandit_router.router import Router
 from simulations.demo import Demo, Played, off_policy_value
+from simulations.estimators import Estimate
 from simulations.worlds import small_world
 
 REFRESH_S = 0.25
@@ -155,8 +156,12 @@ def _off_policy(console: Console, url: str, router: str, floor: float) -> None:
     policy = Greedy()
     other, own = off_policy_value(url, router, policy, floor=floor)
     console.print(
-        f"\nFrom the log alone (IPS, {other.n:,} decisions with feedback): the policy [bold]{policy.spec}[/] would "
-        f"have earned {other.value:.3f} \\[{other.low:.3f}, {other.high:.3f}] per decision; what was played earned "
-        f"{own.value:.3f} \\[{own.low:.3f}, {own.high:.3f}].\n"
+        f"\nFrom the log alone (IPS, {other.n:,} decisions with feedback): the policy "
+        f"[bold]{policy.spec}[/] would have earned {_interval(other)} per decision; "
+        f"what was played earned {_interval(own)}.\n"
         "These are rewards of those who spoke; the qualities above are what the world knows of all."
     )
+
+
+def _interval(estimate: Estimate) -> str:
+    return f"{estimate.value:.3f} \\[{estimate.low:.3f}, {estimate.high:.3f}]"

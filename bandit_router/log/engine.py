@@ -157,9 +157,9 @@ def upgrade(engine: sa.Engine) -> None:
     """Bring the schema up to date, in one transaction that other processes wait for."""
     from alembic import command
 
-    with translated("migrating"), engine.connect().execution_options(writes=True) as connection:
-        with connection.begin():
-            command.upgrade(alembic_config(connection), "head")
+    writing = engine.execution_options(writes=True)
+    with translated("migrating"), writing.begin() as connection:
+        command.upgrade(alembic_config(connection), "head")
     logger.info("log migrated to schema %s", HEAD)
 
 

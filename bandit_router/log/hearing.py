@@ -18,7 +18,6 @@ from bandit_router.log import tables as t
 from bandit_router.log.rows import Row, digest, from_us, to_us, value_of, value_to_text
 from bandit_router.rewards import Metric, Vote, reward
 
-
 _OF: sa.BindParameter[str] = sa.bindparam("of")
 _decision, _said = t.decisions.c, t.feedback.c
 
@@ -263,8 +262,9 @@ def revise(connection: sa.Connection, decision: Row, metrics: Mapping[str, Metri
     new = reward(active_votes(connection, decision["id"]), metrics)
     value, weight = (None, 0.0) if new is None else (new.value, new.weight)
     last = latest_reward(connection, decision["id"])
-    before = (None, None, 0.0) if last is None else (last["model"], last["value"], last["weight"])
-    if before[1] is None and value is None or before == (model, value, weight):
+    before = None if last is None else (last["model"], last["value"], last["weight"])
+    nothing_known = value is None and (before is None or before[1] is None)
+    if nothing_known or before == (model, value, weight):
         return
     row = {key: decision[key] for key in ("router", "at_us")}
     row |= {"decision_id": decision["id"], "revision": 0 if last is None else last["revision"] + 1}

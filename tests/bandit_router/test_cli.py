@@ -1,0 +1,95 @@
+"""The command line: help everywhere, one line for what is wrong, exit codes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+from click.testing import CliRunner
+
+from bandit_router import Router
+from bandit_router.cli import COMMANDS, cli
+
+Open = Callable[..., Router]
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "bandit_router", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+
+
+def invoke(*arguments: str) -> str:
+    result = CliRunner().invoke(cli, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS), ["models", "put"]], ids=str)
+def test_help_on_each(command: list[str]) -> None:
+    assert "Usage:" in invoke(*command, "--help")
+
+
+def test_the_module_runs_and_knows_its_version() -> None:
+    done = run("--version")
+    assert done.returncode == 0
+    assert "bandit-router" in done.stdout
+
+
+def test_unknown_commands_and_options_are_usage_errors() -> None:
+    runner = CliRunner()
+    assert runner.invoke(cli, ["dance"]).exit_code == 2
+    assert runner.invoke(cli, ["demo", "--colour"]).exit_code == 2
+    assert runner.invoke(cli, ["demo", "--requests", "3"]).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["migrate", "--log", "nonsense"],
+        ["migrate", "--config", "missing.toml"],
+        ["rebuild", "--log", "sqlite://", "--router", "absent"],
+        ["models", "list", "--log", "sqlite:////nowhere/at/all.db"],
+    ],
+    ids=str,
+)
+def test_what_the_router_refuses_is_one_line(arguments: list[str]) -> None:
+    done = run(*arguments)
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: ")
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_migrate_twice(url: str) -> None:
+    for _ in range(2):
+        assert "has schema" in invoke("migrate", "--log", url)
+
+
+def test_models_come_and_go(open_router: Open, url: str) -> None:
+    router = open_router()
+    router.feedback(router.choose("x", models=["small"]).id, "thumb", True)
+    assert "small" in invoke("models", "list", "--log", url)
+    invoke("models", "put", "new", "--output-usd-per-mtok", "3", "--log", url)
+    invoke("models", "retire", "small", "--log", url)
+    shown = invoke("models", "list", "--log", url)
+    assert "retired" in shown
+    assert "new" in shown
+    bad = CliRunner().invoke(cli, ["models", "put", "bad", "--output-usd-per-mtok", "-3", "--log", url])
+    assert bad.exit_code == 2
+    assert run("models", "retire", "nobody", "--log", url).returncode == 1
+
+
+def test_rebuild(open_router: Open, url: str) -> None:
+    router = open_router()
+    for i in range(4):
+        router.feedback(router.choose(f"x {i}").id, "thumb", True)
+    router.close()
+    assert "4 observations" in invoke("rebuild", "--log", url)
+    assert "hashed:buckets=16" in invoke("rebuild", "--log", url, "--features", "hashed:buckets=16")
+
+
+def test_the_demo_keeps_its_log_where_it_is_told(url: str) -> None:
+    shown = invoke("demo", "--requests", "300", "--log", url, "--seed", "3")
+    for wanted in ("300 requests", "always", "IPS", "dollars"):
+        assert wanted in shown

@@ -1,0 +1,119 @@
+"""Config: flags win over variables, they over the file, it over defaults; what is wrong is named."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from bandit_router import LinUCB, Model, Preference, Router, SettingsError, ThompsonSampling
+from bandit_router.config import Config, read_config
+
+FILE = """
+log = "sqlite:///file.db"
+[settings]
+policy = "linucb:alpha=0.25"
+half_life_s = 60
+[settings.preference]
+price_weight = 0.5
+[[models]]
+name = "a"
+output_usd_per_mtok = 2
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "router.toml"
+    path.write_text(FILE)
+    return path
+
+
+def test_nothing_said_is_the_default() -> None:
+    assert read_config(environ={}) == Config()
+
+
+def test_a_file_is_read(file: Path) -> None:
+    config = read_config(file)
+    assert config.log == "sqlite:///file.db"
+    assert config.models == (Model("a", output_usd_per_mtok=2.0),)
+    assert config.settings == {
+        "policy": LinUCB(alpha=0.25),
+        "half_life": timedelta(minutes=1),
+        "preference": Preference(price_weight=0.5),
+    }
+
+
+def test_variables_win_over_the_file_and_flags_over_variables(file: Path) -> None:
+    environ = {"BANDIT_ROUTER_LOG": "sqlite:///env.db", "BANDIT_ROUTER_POLICY": "thompson", "HOME": "/x"}
+    config = read_config(file, environ=environ)
+    assert (config.log, config.settings["policy"]) == ("sqlite:///env.db", ThompsonSampling())
+    config = read_config(file, environ=environ, flags={"log": "sqlite:///flag.db", "router": None})
+    assert (config.log, config.router) == ("sqlite:///flag.db", "default")
+
+
+def test_variables_are_toml_or_plain_text() -> None:
+    environ = {
+        "BANDIT_ROUTER_FLOOR": "0.1",
+        "BANDIT_ROUTER_STICKY": "false",
+        "BANDIT_ROUTER_TEXT": "hash",
+        "BANDIT_ROUTER_PREFERENCE": "{price_weight = 0.2}",
+    }
+    settings = read_config(environ=environ).settings
+    assert settings == {
+        "floor": 0.1,
+        "sticky": False,
+        "text": "hash",
+        "preference": Preference(price_weight=0.2),
+    }
+
+
+def test_a_config_opens_a_router(file: Path, tmp_path: Path) -> None:
+    config = read_config(file, flags={"log": f"sqlite:///{tmp_path / 'x.db'}"})
+    with Router.open(**config.arguments()) as router:
+        assert router.settings.policy == LinUCB(alpha=0.25)
+        assert [model.name for model in router.models] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("colour = 1", "colour"),
+        ("log = 7", "log"),
+        ("log = ''", "log"),
+        ("settings = 3", "settings"),
+        ("[settings]\ncolour = 1", "colour"),
+        ("[settings]\npolicy = 'magic'", "magic"),
+        ("[settings]\npolicy = 'linucb:alpha=nan'", "alpha"),
+        ("[settings]\nhalf_life_s = 'long'", "half_life_s"),
+        ("[settings]\nhalf_life_s = inf", "half_life_s"),
+        ("[settings]\nhalf_life_s = 1e300", "half_life_s"),
+        ("[settings.preference]\nprice = 1", "preference"),
+        ("[settings.metrics.x]\nkind = 'mood'", "kind"),
+        ("models = 'a'", "models"),
+        ("[[models]]\nprice = 1", "model"),
+        ("[[models]]\nname = 'a'\noutput_usd_per_mtok = -1", "output_usd_per_mtok"),
+        ("not toml", "router.toml"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "router.toml"
+    path.write_text(text)
+    with pytest.raises(SettingsError, match=said):
+        read_config(path)
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"missing\.toml"):
+        read_config(tmp_path / "missing.toml")
+    with pytest.raises(SettingsError):
+        read_config(tmp_path)
+    (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(SettingsError, match=r"binary\.toml"):
+        read_config(tmp_path / "binary.toml")
+
+
+def test_unknown_variables_are_refused() -> None:
+    with pytest.raises(SettingsError, match="colour"):
+        read_config(environ={"BANDIT_ROUTER_COLOUR": "red"})
