@@ -77,8 +77,12 @@ class Model:
         check_name("model name", self.name)
         for price in ("input_usd_per_mtok", "output_usd_per_mtok"):
             object.__setattr__(self, price, check_amount(price, getattr(self, price)))
-        if self.context_tokens is not None and check_count("context_tokens", self.context_tokens) < 1:
-            raise ValueError(f"context_tokens: expected at least 1, got {self.context_tokens}")
+        if self.context_tokens is not None:
+            object.__setattr__(
+                self, "context_tokens", check_count("context_tokens", self.context_tokens)
+            )
+            if self.context_tokens < 1:
+                raise ValueError(f"context_tokens: expected at least 1, got {self.context_tokens}")
 
     def cost_usd(self, input_tokens: float, output_tokens: float) -> float:
         """Return what a call of that many tokens costs [USD]."""

@@ -10,8 +10,8 @@ from bandit_router.policies import Policy
 
 WINDOW = 256  # recent requests over which the price of a dollar is solved
 EVERY = 16  # requests after which it is solved again
-HORIZON = 200  # requests over which what was over- or underspent is made good
-ADVANCE = 100  # budgets that may be spent ahead
+HORIZON = 100  # requests over which what was over- or underspent is made good
+ADVANCE = 50  # budgets that may be spent ahead
 EXPLORING = 0.1  # of the budget: the most that floors may be expected to cost
 
 

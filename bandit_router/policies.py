@@ -183,8 +183,8 @@ class ThompsonSampling:
 
     The probability is a one-dimensional integral, ``p_k = ∫ f_k(t) prod_{j != k} F_j(t) dt`` with the
     normal density ``f`` and distribution ``F`` of each model's expected reward. It is done by
-    Gauss-Legendre quadrature; where widths differ much its panels are laid at every model's own scale, so
-    that a belief ten thousand times narrower than another, or of no width, is met where it stands.
+    Gauss-Legendre quadrature; where widths differ much its panels are laid at every model's own scale,
+    so that a belief ten thousand times narrower than another, or of no width, is met where it stands.
 
     Parameters
     ----------
@@ -285,10 +285,8 @@ def with_shares(p: Array, shares: Array) -> Array:
 def draw(p: Array, u: float) -> int:
     """Return the model that a uniform number `u` in [0, 1) falls on."""
     total = np.cumsum(p)
-    k = int(np.searchsorted(total, u * total[-1], side="right"))
-    while p[k] == 0.0:  # only where rounding lands on the edge of a model that cannot be drawn
-        k -= 1
-    return k
+    # The first whose total is more than u: never one of probability zero.
+    return int(np.searchsorted(total, u * total[-1], side="right"))
 
 
 POLICIES: dict[str, type[Policy]] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -32,6 +32,26 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Way:
+    """What one way of choosing comes to for some requests, on average.
+
+    Attributes
+    ----------
+    quality : float
+        As the world expects it.
+    cost_usd : float
+        Per request [USD].
+    reward : float
+        Quality less what the dollars are worth.
+    """
+
+    name: str
+    quality: float
+    cost_usd: float
+    reward: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Played:
     """Everything that was played so far, beside what simpler ways would have come to.
 
@@ -42,23 +62,58 @@ class Played:
         Quality of every model for every request, as the world knows it.
     cost_usd : ndarray of shape (n, K)
         What every model costs for such requests on average [USD].
+    price : float
+        Reward that a dollar is worth [1/USD].
     """
 
     models: tuple[str, ...]
     turns: list[Turn]
     expected: Array
     cost_usd: Array
+    price: float
 
-    @property
-    def chosen(self) -> Array:
-        """Expected quality of what was chosen, of shape (n,)."""
+    def last(self, n: int) -> Played:
+        """Return the last n requests alone."""
+        return replace(
+            self, turns=self.turns[-n:], expected=self.expected[-n:], cost_usd=self.cost_usd[-n:]
+        )
+
+    def first(self, n: int) -> Played:
+        """Return the first n requests alone."""
+        return replace(
+            self, turns=self.turns[:n], expected=self.expected[:n], cost_usd=self.cost_usd[:n]
+        )
+
+    def share(self, model: str) -> float:
+        """Return the share of requests that a model served."""
+        return sum(turn.model == model for turn in self.turns) / len(self.turns)
+
+    def router(self) -> Way:
+        """Return what the router came to; its dollars are those that were paid."""
         place = [self.models.index(turn.model) for turn in self.turns]
-        return self.expected[np.arange(len(place)), place]
+        quality = float(self.expected[np.arange(len(place)), place].mean())
+        return self._way("the router", quality, float(np.mean([turn.cost_usd for turn in self.turns])))
 
-    @property
-    def best_fixed(self) -> int:
-        """The one model that is best for all of them in hindsight."""
-        return int(self.expected.mean(axis=0).argmax())
+    def uniform(self) -> Way:
+        """Return what choosing any model alike comes to."""
+        return self._way("uniform", float(self.expected.mean()), float(self.cost_usd.mean()))
+
+    def best_fixed(self) -> Way:
+        """Return what the one model comes to that is best for all of them, in hindsight."""
+        reward = (self.expected - self.price * self.cost_usd).mean(axis=0)
+        best = int(reward.argmax())
+        quality, cost = self.expected[:, best].mean(), self.cost_usd[:, best].mean()
+        return self._way(f"always {self.models[best]}", float(quality), float(cost))
+
+    def informed(self) -> Way:
+        """Return what knowing the best model of every kind of prompt comes to."""
+        best = (self.expected - self.price * self.cost_usd).argmax(axis=1)
+        rows = np.arange(len(best))
+        quality, cost = self.expected[rows, best].mean(), self.cost_usd[rows, best].mean()
+        return self._way("knowing every kind's best", float(quality), float(cost))
+
+    def _way(self, name: str, quality: float, cost_usd: float) -> Way:
+        return Way(name=name, quality=quality, cost_usd=cost_usd, reward=quality - self.price * cost_usd)
 
 
 class Demo:
@@ -125,11 +180,14 @@ class Demo:
 
     def _so_far(self, turns: list[Turn]) -> Played:
         kinds = [self.world.kinds.index(turn.kind) for turn in turns]
+        settings = self.router.settings
+        unit = settings.cost_unit_usd
         return Played(
             models=self.world.names,
             turns=turns,
             expected=self.world.quality[kinds],
             cost_usd=self._costs[kinds],
+            price=settings.preference.price_weight / unit if unit else 0.0,
         )
 
 

@@ -39,7 +39,7 @@ def thompson(mean: object, std: object) -> Array:
 
 
 def truth(mean: Array, std: Array) -> Array:
-    """The integral on a grid of its own: panels of a quarter of each width, 24 nodes on each, to 9 widths.
+    """The integral on a grid of its own: panels of a quarter of each width, 24 nodes each, to 9 widths.
 
     A width of nothing is one of 1e-11.
     """

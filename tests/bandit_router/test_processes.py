@@ -140,7 +140,9 @@ def test_a_fork_is_noticed_and_reopened(url: str) -> None:
 
 
 def test_openings_at_once_make_one_router(url: str) -> None:
-    script = "import sys; from bandit_router import *; r = Router.open(sys.argv[1], models=[Model('a')]); r.close()"
+    script = (
+        "import sys; from bandit_router import *;Router.open(sys.argv[1], models=[Model('a')]).close()"
+    )
     processes = [
         subprocess.Popen([sys.executable, "-c", script, url], stderr=subprocess.PIPE) for _ in range(6)
     ]

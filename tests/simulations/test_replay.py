@@ -163,12 +163,12 @@ def test_predicted_costs_are_the_routers() -> None:
     bandit = player_from_spec("thompson", scene)
     assert isinstance(bandit, Bandit)
     rng = np.random.default_rng(0)
-    play(bandit, scene.order, rng.random(len(scene.order)), WORLD.quality)
+    play(bandit, scene.order[:100], rng.random(100), WORLD.quality)
     assert bandit.costs is not None
     for row in (0, 5):
         exact = bandit.costs.predictions.forecast(list(WORLD.models), Prompt.of(WORLD.prompts[row]))
         kept, _ = bandit.costs.forecast(row)
-        np.testing.assert_allclose(kept, exact.cost_usd, rtol=0.03)
+        np.testing.assert_allclose(kept, exact.cost_usd, rtol=0.1)
 
 
 def _scene(table: Table, price_weight: float = 0.0) -> Scene:

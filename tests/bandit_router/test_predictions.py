@@ -1,0 +1,185 @@
+"""Running predictions of tokens, cost and latency: they commute, fade and travel without loss."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import struct
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bandit_router.errors import FormatError
+from bandit_router.events import Model, Outcome, Prompt
+from bandit_router.predictions import ANSWER_TOKENS, HALF_LIFE, Forecast, Predictions, contribution
+
+SMALL = Model("small", input_usd_per_mtok=1.0, output_usd_per_mtok=2.0)
+LARGE = Model("large", input_usd_per_mtok=10.0, output_usd_per_mtok=20.0)
+FREE = Model("free")
+PROMPT = Prompt(text="x" * 396)  # 99 + 4 = 103 tokens
+NOW = 1.77e9
+
+Told = tuple[str, Outcome, float, float]  # model, outcome, guessed tokens, moment
+
+
+def told(*many: Told) -> Predictions:
+    predictions = Predictions()
+    for model, outcome, guessed, at in many:
+        predictions.add(model, contribution(outcome, guessed), at=at)
+    return predictions
+
+
+def amounts(predictions: Predictions) -> dict[str, list[float]]:
+    forecast = predictions.forecast([SMALL, LARGE, FREE], PROMPT, max_tokens=500)
+    return {name: getattr(forecast, name).tolist() for name in Forecast.__slots__}
+
+
+outcomes = st.builds(
+    Outcome,
+    input_tokens=st.none() | st.integers(0, 10_000),
+    output_tokens=st.none() | st.integers(0, 10_000),
+    cost_usd=st.none() | st.floats(1e-6, 10),
+    latency_s=st.none() | st.floats(0.01, 100),
+    error=st.sampled_from([None, None, "timeout"]),
+)
+tellings = st.lists(
+    st.tuples(
+        st.sampled_from(["small", "large", "free"]),
+        outcomes,
+        st.floats(1, 10_000),
+        st.floats(NOW, NOW + 100 * HALF_LIFE),
+    ),
+    max_size=8,
+)
+
+
+def test_before_any_outcome() -> None:
+    forecast = Predictions().forecast([SMALL, LARGE], PROMPT)
+    tokens = (PROMPT.input_tokens, ANSWER_TOKENS)
+    np.testing.assert_allclose(forecast.cost_usd, [SMALL.cost_usd(*tokens), LARGE.cost_usd(*tokens)])
+    np.testing.assert_array_equal(forecast.worst_usd, forecast.cost_usd)
+    assert forecast.latency_s.tolist() == [0.0, 0.0]
+
+
+def test_tokens_times_prices_by_hand() -> None:
+    outcome = Outcome(input_tokens=200, output_tokens=50, latency_s=2.0)
+    forecast = told(("small", outcome, 100.0, NOW)).forecast([SMALL, LARGE], PROMPT, max_tokens=1_000)
+    # small counts two tokens where we guess one; large is thought to answer as long as its sibling.
+    np.testing.assert_allclose(forecast.cost_usd, [(206 + 2 * 50) / 1e6, (1030 + 20 * 50) / 1e6])
+    np.testing.assert_allclose(forecast.worst_usd, [(206 + 2_000) / 1e6, (1030 + 20_000) / 1e6])
+    assert forecast.latency_s.tolist() == [2.0, 2.0]
+
+
+def test_what_was_paid_counts_where_tokens_tell_nothing() -> None:
+    paid = told(("free", Outcome(cost_usd=0.5), 10.0, NOW), ("small", Outcome(cost_usd=0.3), 10.0, NOW))
+    np.testing.assert_allclose(paid.forecast([FREE, SMALL], PROMPT).cost_usd, [0.5, 0.3])
+    tokens = told(("small", Outcome(cost_usd=0.3, output_tokens=0), 10.0, NOW))
+    np.testing.assert_allclose(tokens.forecast([SMALL], PROMPT).cost_usd, [103e-6])
+
+
+def test_a_failed_call_tells_nothing() -> None:
+    failed = Outcome(input_tokens=5, output_tokens=5, cost_usd=9.0, latency_s=60.0, error="timeout")
+    assert amounts(told(("small", failed, 10.0, NOW))) == amounts(Predictions())
+
+
+def test_old_calls_fade() -> None:
+    slow, fast = Outcome(latency_s=10.0), Outcome(latency_s=1.0)
+    later = told(("small", slow, 1.0, NOW), ("small", fast, 1.0, NOW + HALF_LIFE))
+    assert later.forecast([SMALL], PROMPT).latency_s[0] == pytest.approx((0.5 * 10 + 1) / 1.5)
+
+
+@given(tellings, st.randoms(use_true_random=False))
+def test_any_order_gives_the_same_predictions(many: list[Told], random: object) -> None:
+    shuffled = list(many)
+    random.shuffle(shuffled)  # type: ignore[attr-defined]  # hypothesis types it as random.Random
+    mine, theirs = amounts(told(*shuffled)), amounts(told(*many))
+    for name in mine:
+        np.testing.assert_allclose(mine[name], theirs[name], rtol=1e-9)
+
+
+@given(tellings, outcomes, outcomes, st.floats(0, 20))
+def test_an_outcome_is_replaced(many: list[Told], old: Outcome, new: Outcome, age: float) -> None:
+    """The old contribution subtracted and the new one added is the new one alone."""
+    at = NOW + 90 * HALF_LIFE + age * HALF_LIFE
+    replaced = told(*many)
+    for outcome, sign in ((old, 1.0), (old, -1.0), (new, 1.0)):
+        replaced.add("small", contribution(outcome, 50.0), at=at, sign=sign)
+    wanted = told(*many, ("small", new, 50.0, at))
+    mine, theirs = amounts(replaced), amounts(wanted)
+    if new.error is None and None not in (new.output_tokens, new.input_tokens, new.latency_s):
+        for name in mine:
+            np.testing.assert_allclose(mine[name], theirs[name], rtol=1e-6)
+
+
+@pytest.mark.parametrize("apart", [0.0, 0.3 * HALF_LIFE])
+def test_what_is_retracted_leaves_nothing_behind(apart: float) -> None:
+    kept = Outcome(input_tokens=10, latency_s=3.0)
+    predictions = told(("small", kept, 10.0, NOW + 50 * apart))
+    for sign in (1.0, -1.0):
+        for i in range(50):
+            outcome = Outcome(input_tokens=i, output_tokens=7 * i, latency_s=0.1 * i, cost_usd=0.1 * i)
+            predictions.add("small", contribution(outcome, 10.0), at=NOW + i * apart, sign=sign)
+    wanted = amounts(told(("small", kept, 10.0, NOW + 50 * apart)))
+    for name, values in amounts(predictions).items():
+        np.testing.assert_allclose(values, wanted[name], rtol=1e-9)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_what_is_not_finite_does_not_get_in(bad: float) -> None:
+    for name in ("cost_usd", "latency_s", "ttft_s"):
+        with pytest.raises(ValueError, match=name):
+            Outcome(**{name: bad})
+    assert np.isfinite(contribution(Outcome(input_tokens=5), math.nan)).all()
+
+
+@given(tellings)
+def test_bytes_give_the_same_sums_to_the_bit(many: list[Told]) -> None:
+    predictions = told(*many)
+    data = predictions.to_bytes()
+    again = Predictions.from_bytes(data)
+    assert again.to_bytes() == data
+    assert (again.epoch, list(again.sums)) == (predictions.epoch, list(predictions.sums))
+    again.add("große", contribution(Outcome(latency_s=1.0), 1.0), at=NOW)  # its arrays are its own
+    assert predictions.to_bytes() == data
+
+
+VALID = told(
+    ("small", Outcome(input_tokens=5, output_tokens=5, latency_s=1.0), 4.0, NOW),
+    ("große", Outcome(cost_usd=1.0), 4.0, NOW),
+).to_bytes()
+
+
+@given(st.binary(max_size=200))
+def test_foreign_bytes_are_a_format_error_and_nothing_else(data: bytes) -> None:
+    for header in (b"", VALID[:4], VALID[:6], VALID[:16]):
+        with contextlib.suppress(FormatError):
+            Predictions.from_bytes(header + data)
+
+
+@settings(max_examples=200)
+@given(st.data())
+def test_damaged_bytes_are_a_format_error_and_nothing_else(data: st.DataObject) -> None:
+    at, removed = data.draw(st.integers(0, len(VALID))), data.draw(st.integers(0, 12))
+    damaged = VALID[:at] + data.draw(st.binary(max_size=12)) + VALID[at + removed :]
+    with contextlib.suppress(FormatError):
+        amounts(Predictions.from_bytes(damaged))
+
+
+def test_truncated_longer_and_newer_bytes_are_refused() -> None:
+    for length in range(len(VALID)):
+        with pytest.raises(FormatError, match="predictions"):
+            Predictions.from_bytes(VALID[:length])
+    for other in (VALID + b"\0", VALID[:4] + struct.pack("<H", 2) + VALID[6:]):
+        with pytest.raises(FormatError, match="predictions"):
+            Predictions.from_bytes(other)
+    twice = VALID[16 : 16 + 2 + 5 + 80]
+    with pytest.raises(FormatError, match="predictions"):
+        Predictions.from_bytes(VALID[:6] + struct.pack("<H", 2) + VALID[8:16] + twice + twice)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_bytes_of_sums_that_are_not_finite_are_refused(bad: float) -> None:
+    with pytest.raises(FormatError, match="finite"):
+        Predictions.from_bytes(VALID[:-8] + struct.pack("<d", bad))
