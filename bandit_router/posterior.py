@@ -11,7 +11,7 @@ References
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -69,25 +69,39 @@ def fit_prior(evidence: Iterable[Evidence], *, at: float = 0.0, start: Prior | N
     """
     start = Prior() if start is None else start
     sums = [_Sums.of(e, e.fading(at)) for e in evidence if e.n > 0]
+    return _chosen(sums, start)[0] if sums else start
+
+
+def _chosen(sums: Sequence[_Sums], start: Prior) -> tuple[Prior, Array]:
+    """The prior, and its centre: the weights, of shape (dim,), around which those of all models lie.
+
+    A prompt is hard or easy for all models alike. So the centre is what one ridge regression finds in all
+    evidence together, a plug-in value; what is left to a model's own weights is how it differs.
+    """
     n = sum(s.n for s in sums)
-    if n <= 0:
-        return start
     mean = (_PSEUDO * start.mean + sum(s.b[0] for s in sums)) / (_PSEUDO + n)
-    centred = [s.centred(mean) for s in sums]
+    prior, centre = replace(start, mean=float(mean)), np.zeros(len(sums[0].b))
+    centre[0] = mean
+    pooled = _Sums(
+        sum((s.A for s in sums), np.zeros_like(sums[0].A)),
+        sum((s.b for s in sums), np.zeros_like(sums[0].b)),
+        sum(s.c for s in sums),
+        n,
+    ).centred(centre)
+    shared = _climb([pooled], prior).precisions(len(centre))
+    centre += _solve(pooled.A, pooled.b, shared)[1]
+    return _climb([s.centred(centre) for s in sums], prior), centre
 
-    def fit(precision: float) -> tuple[float, Prior]:
-        return _marginal(centred, n, replace(start, mean=mean, precision=precision))
 
-    return _climb(fit, start.precision)
-
-
-def _climb(fit: Callable[[float], tuple[float, Prior]], precision: float) -> Prior:
-    """Go uphill over the grid of precisions from one of them; the likelihood has one peak there."""
-    at = int(np.argmin(np.abs(np.log(PRECISIONS) - math.log(precision))))
+def _climb(sums: Sequence[_Sums], prior: Prior) -> Prior:
+    """Go uphill over the grid of precisions, from the prior's; the likelihood has one peak there."""
+    at = int(np.argmin(np.abs(np.log(PRECISIONS) - math.log(prior.precision))))
     fits: dict[int, tuple[float, Prior]] = {}
     while True:
         near = range(max(at - 1, 0), min(at + 2, len(PRECISIONS)))
-        fits |= {i: fit(PRECISIONS[i]) for i in near if i not in fits}
+        fits |= {
+            i: _marginal(sums, replace(prior, precision=PRECISIONS[i])) for i in near if i not in fits
+        }
         best = max(near, key=lambda i: fits[i][0])
         if best == at:
             return fits[at][1]
@@ -105,13 +119,14 @@ class _Sums:
     def of(cls, evidence: Evidence, scale: float) -> _Sums:
         return cls(evidence.A * scale, evidence.b * scale, evidence.c * scale, evidence.n * scale)
 
-    def centred(self, mean: float) -> _Sums:
-        """The sums that rewards less `mean` would have given."""
-        b = self.b - mean * self.A[0]
-        return _Sums(self.A, b, self.c - 2 * mean * self.b[0] + mean**2 * self.A[0, 0], self.n)
+    def centred(self, centre: Array) -> _Sums:
+        """The sums that rewards less ``centre . x`` would have given."""
+        known = self.A @ centre
+        c = self.c + float(centre @ (known - 2 * self.b))
+        return _Sums(self.A, self.b - known, c, self.n)
 
 
-def _marginal(sums: Sequence[_Sums], n: float, prior: Prior) -> tuple[float, Prior]:
+def _marginal(sums: Sequence[_Sums], prior: Prior) -> tuple[float, Prior]:
     """Log marginal likelihood (MacKay 1992, eq. 2.13) and the prior with its best noise."""
     residual, log_determinants = _PSEUDO * prior.noise, 0.0
     precisions = prior.precisions(len(sums[0].b))
@@ -119,8 +134,9 @@ def _marginal(sums: Sequence[_Sums], n: float, prior: Prior) -> tuple[float, Pri
         factor, weights = _solve(s.A, s.b, precisions)
         residual += max(s.c - float(s.b @ weights), 0.0)
         log_determinants += 2 * float(np.log(factor.diagonal()).sum()) - float(np.log(precisions).sum())
-    noise = residual / (n + _PSEUDO)
-    score = -0.5 * ((n + _PSEUDO) * math.log(noise) + log_determinants)
+    n = _PSEUDO + sum(s.n for s in sums)
+    noise = residual / n
+    score = -0.5 * (n * math.log(noise) + log_determinants)
     return score, replace(prior, noise=noise)
 
 
@@ -145,10 +161,13 @@ class Fit:
         Posterior means.
     covariance : ndarray of shape (K, dim, dim)
         Posterior covariances, divided by the noise.
+    centre : ndarray of shape (dim,)
+        Prior mean of the weights of every model.
     """
 
     prior: Prior
     at: float
+    centre: Array
     weights: Array
     covariance: Array
 
@@ -165,7 +184,8 @@ class Beliefs:
     half_life : float, optional
         How long it takes until evidence counts half [s].
     prior : Prior, optional
-        A fixed prior. By default it is chosen from the evidence (`fit_prior`) at every fit.
+        A fixed prior. By default it is chosen from the evidence (`fit_prior`) at every fit, and models
+        share what they have in common.
 
     Notes
     -----
@@ -277,32 +297,40 @@ class Beliefs:
         evidence = list(self.evidence.values())
         at = getattr(self, "fitted_at", 0.0) if at is None else at
         at = max([at, *(e.landmark for e in evidence)])
-        prior = fit_prior(evidence, at=at) if self.fixed_prior is None else self.fixed_prior
+        prior, centre = self._choose_prior(at)
         weights = np.empty((len(evidence), self.dim))
         covariance = np.empty((len(evidence), self.dim, self.dim))
         for k, e in enumerate(evidence):
-            weights[k], covariance[k] = _posterior(e, prior, at)
-        return Fit(prior=prior, at=at, weights=weights, covariance=covariance)
+            weights[k], covariance[k] = _posterior(e, prior, centre, at)
+        return Fit(prior=prior, at=at, centre=centre, weights=weights, covariance=covariance)
+
+    def _choose_prior(self, at: float) -> tuple[Prior, Array]:
+        sums = [_Sums.of(e, e.fading(at)) for e in self.evidence.values() if e.n > 0]
+        if self.fixed_prior is None and sums:
+            return _chosen(sums, Prior())
+        prior = self.fixed_prior or Prior()
+        return prior, prior.mean * np.eye(self.dim)[0]
 
     def adopt(self, fit: Fit) -> None:
         """Predict with a fit of these sums from now on."""
-        self.prior, self.fitted_at = fit.prior, fit.at
+        self.prior, self.fitted_at, self._centre = fit.prior, fit.at, fit.centre
         self._weights, self._covariance = fit.weights, fit.covariance
         self._flat = self._covariance.reshape(-1, self.dim)
         self._since_fit = 0
 
     def _refit_one(self, k: int, evidence: Evidence) -> None:
-        self._weights[k], self._covariance[k] = _posterior(evidence, self.prior, self.fitted_at)
+        self._weights[k], self._covariance[k] = _posterior(
+            evidence, self.prior, self._centre, self.fitted_at
+        )
 
 
-def _posterior(evidence: Evidence, prior: Prior, at: float) -> tuple[Array, Array]:
+def _posterior(evidence: Evidence, prior: Prior, centre: Array, at: float) -> tuple[Array, Array]:
     """Posterior mean and covariance (over the noise) of one model (Bishop (3.50), (3.51))."""
     precisions = prior.precisions(evidence.dim)
     if evidence.n <= 0:
-        return np.concatenate([[prior.mean], np.zeros(evidence.dim - 1)]), np.diag(1.0 / precisions)
+        return centre, np.diag(1.0 / precisions)
     scale = evidence.fading(at)
-    target = scale * evidence.b
-    target[0] += precisions[0] * prior.mean
+    target = scale * evidence.b + precisions * centre
     factor, weights = _solve(scale * evidence.A, target, precisions)
     covariance, _ = lapack.dpotri(factor, lower=False)
     covariance = np.triu(covariance)

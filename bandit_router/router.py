@@ -7,20 +7,21 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import replace
-from datetime import datetime, timedelta
-from typing import Any, TypedDict, TypeVar, Unpack
+from typing import Any, Unpack
 
-from bandit_router.errors import (
-    BanditRouterError,
-    ClosedError,
-    LogUnavailableError,
-    SettingsError,
-    UnknownModelError,
+from bandit_router.asking import (
+    ChooseArguments,
+    FeedbackArguments,
+    Messages,
+    hash_of,
+    read_request,
+    read_word,
 )
+from bandit_router.errors import BanditRouterError, ClosedError, UnknownModelError
 from bandit_router.events import (
     Decision,
     Feedback,
@@ -29,8 +30,6 @@ from bandit_router.events import (
     Outcome,
     Prompt,
     check_name,
-    check_time,
-    check_vector,
     clean_text,
     utc,
 )
@@ -45,54 +44,16 @@ from bandit_router.log.deciding import (
     record_keyed,
 )
 from bandit_router.log.erasure import Forgotten, forget_user
-from bandit_router.log.hearing import Reported, Word
-from bandit_router.log.registration import Registration
-from bandit_router.log.rows import digest
-from bandit_router.policies import Policy
-from bandit_router.preference import Preference
-from bandit_router.rebuilding import Rebuilt, adopt_features, rebuild
+from bandit_router.log.hearing import Reported
+from bandit_router.log.writer import PATIENCE_S, acommitted, committed
+from bandit_router.opening import SettingsArguments, configure_router, register
+from bandit_router.rebuilding import Rebuilt, rebuild
 from bandit_router.request import Request
-from bandit_router.rewards import COMMENT_LIMIT, Metric, find_metric
-from bandit_router.settings import Settings, TextPolicy
+from bandit_router.settings import Settings
 from bandit_router.store import PosteriorStore
 from bandit_router.worker import Plan, Worker
 
 logger = logging.getLogger(__name__)
-T = TypeVar("T")
-PATIENCE_S = 90.0  # how long a caller waits for a commit before it hears that there was none
-AHEAD_S = 86_400.0  # how far in the future a moment may lie, for clocks differ
-
-Messages = str | Sequence[Mapping[str, Any]]  # Any: JSON of OpenAI messages
-
-
-class SettingsArguments(TypedDict, total=False):
-    """The settings of a router, as keyword arguments; `Settings` says what each is."""
-
-    policy: Policy
-    preference: Preference
-    cost_unit_usd: float | None
-    budget_usd_per_request: float | None
-    half_life: timedelta | None
-    floor: float
-    features: str | FeatureExtractor
-    text: TextPolicy
-    text_retention: timedelta | None
-    sticky: bool
-    metrics: Mapping[str, Metric]
-
-
-class ChooseArguments(TypedDict, total=False):
-    """What a request may say beside its prompt; `Request` says what each is."""
-
-    models: Collection[str] | None
-    preference: Preference | None
-    max_cost_usd: float | None
-    max_tokens: int | None
-    user: str | None
-    conversation: str | None
-    tags: Mapping[str, str] | None
-    key: str | None
-    features: object
 
 
 class Router:
@@ -175,7 +136,7 @@ class Router:
             raise ValueError(f"models: {repeated[0]!r} stands there twice")
         events = EventLog.open(log, migrate=migrate)
         try:
-            _register(events, name, models, settings, apply=apply, create=create)
+            register(events, name, models, settings, apply=apply, create=create, now=time.time())
             plan = Plan(
                 url=events.engine.url.render_as_string(hide_password=False),
                 store=store,
@@ -241,7 +202,7 @@ class Router:
         TypeError, ValueError
             A malformed argument.
         """
-        request = _request(prompt, options)
+        request = read_request(prompt, options)
         decision = self._here().decider.decide(request)
         self._fix_unit(decision, request)
         return self._settle(self._record(decision, request), decision, request)
@@ -250,7 +211,7 @@ class Router:
         self, prompt: Messages | None = None, **options: Unpack[ChooseArguments]
     ) -> Decision:
         """As `choose`, without blocking the event loop."""
-        request = _request(prompt, options)
+        request = read_request(prompt, options)
         decider = self._here().decider
         if decider.knows(request.conversation):
             decision = decider.decide(request)
@@ -260,7 +221,7 @@ class Router:
         recorded = self._record(decision, request)
         if request.key is None and not self._durable:
             return decision
-        return _kept(await _soon(recorded), decision)
+        return _kept(await acommitted(recorded), decision)
 
     def _fix_unit(self, decision: Decision, request: Request) -> None:
         """Write down the cost unit when a price weight is first used."""
@@ -279,7 +240,7 @@ class Router:
 
     def _record(self, decision: Decision, request: Request) -> Future[Any]:  # Any: a Decision or None
         worker = self._here()
-        body_hash = None if request.key is None else _body_hash(request)
+        body_hash = None if request.key is None else hash_of(request)
         rows = decision_rows(
             decision,
             request.said,
@@ -297,7 +258,7 @@ class Router:
         if request.key is None and not self._durable:
             recorded.add_done_callback(_tell)
             return decision
-        return _kept(_wait(recorded), decision)
+        return _kept(committed(recorded), decision)
 
     def report(self, decision_id: str, outcome: Outcome, *, answer: str | None = None) -> Reported:
         """Tell how the call went; a second, different outcome replaces the first.
@@ -311,7 +272,7 @@ class Router:
         LogUnavailableError
             It could not be made durable.
         """
-        reported = _wait(self._report(decision_id, outcome, answer))
+        reported = committed(self._report(decision_id, outcome, answer))
         self._here().decider.paid(decision_id, reported.cost_usd)
         return reported
 
@@ -319,7 +280,7 @@ class Router:
         self, decision_id: str, outcome: Outcome, *, answer: str | None = None
     ) -> Reported:
         """As `report`, without blocking the event loop."""
-        reported = await _soon(self._report(decision_id, outcome, answer))
+        reported = await acommitted(self._report(decision_id, outcome, answer))
         self._here().decider.paid(decision_id, reported.cost_usd)
         return reported
 
@@ -350,11 +311,7 @@ class Router:
         decision_id: str,
         name: str,
         value: FeedbackValue,
-        *,
-        source: str | None = None,
-        key: str | None = None,
-        comment: str | None = None,
-        at: datetime | float | str | None = None,
+        **options: Unpack[FeedbackArguments],
     ) -> Feedback:
         """Hear one word about a decision; it is in the beliefs when this returns (`applied`).
 
@@ -366,13 +323,11 @@ class Router:
             router's settings.
         value : bool, float, str or None
             None revokes what the same source said under the same name.
-        source : str, optional
-            Who says so; by default the decision's user, else ``anonymous:<decision id>``.
-        key : str, optional
-            Idempotency key, unique per decision.
-        comment : str, optional
-        at : datetime, float or str, optional
-            When it was said; the latest word of a source wins, whenever it arrives.
+        **options
+            ``source``: who says so; by default the decision's user, else ``anonymous:<decision id>``.
+            ``key``: idempotency key, unique per decision. ``comment``: a text. ``at``: when it was said
+            (datetime, seconds since 1970, or RFC 3339); the latest word of a source wins, whenever it
+            arrives.
 
         Raises
         ------
@@ -385,62 +340,31 @@ class Router:
         TypeError, ValueError
             A malformed argument.
         """
-        word = self._word(decision_id, name, value, source, key, comment, at)
-        return self._applied(_wait(self._hear(word)))
+        return self._applied(committed(self._hear(decision_id, name, value, options)))
 
     async def afeedback(
         self,
         decision_id: str,
         name: str,
         value: FeedbackValue,
-        *,
-        source: str | None = None,
-        key: str | None = None,
-        comment: str | None = None,
-        at: datetime | float | str | None = None,
+        **options: Unpack[FeedbackArguments],
     ) -> Feedback:
         """As `feedback`, without blocking the event loop."""
-        word = self._word(decision_id, name, value, source, key, comment, at)
-        heard = await _soon(self._hear(word))
+        heard = await acommitted(self._hear(decision_id, name, value, options))
         try:
-            await _soon(self._here().learner.catch_up())
+            await acommitted(self._here().learner.catch_up())
         except BanditRouterError:
             return heard
         return replace(heard, applied=True)
 
-    def _word(
-        self,
-        decision_id: str,
-        name: str,
-        value: FeedbackValue,
-        source: str | None,
-        key: str | None,
-        comment: str | None,
-        at: datetime | float | str | None,
-    ) -> Word:
+    def _hear(
+        self, decision_id: str, name: str, value: FeedbackValue, options: Mapping[str, Any]
+    ) -> Future[Feedback]:
         worker = self._here()
-        now = round(worker.plan.clock(), 6)
-        metric = find_metric(worker.learner.view.registration.settings.metrics, name)
-        said = None if at is None else check_time("at", at, now)
-        if said is not None and said > now + AHEAD_S:
-            raise ValueError(f"at: expected no time more than a day ahead, got {utc(said).isoformat()}")
-        return Word(
-            decision_id=check_name("decision_id", decision_id),
-            name=name,
-            value=metric.check(name, value),
-            source=None if source is None else check_name("source", source),
-            key=None if key is None else check_name("key", key),
-            comment=None if comment is None else clean_text("comment", comment, COMMENT_LIMIT),
-            at=said,
-            received=now,
-        )
-
-    def _hear(self, word: Word) -> Future[Feedback]:
-        worker = self._here()
-        known = worker.learner.view.registration
-        return worker.log.write(
-            lambda c: hearing.record_feedback(c, known.name, word, known.settings.metrics)
-        )
+        known, now = worker.learner.view.registration, round(worker.plan.clock(), 6)
+        metrics = known.settings.metrics
+        word = read_word(decision_id, name, value, options, metrics=metrics, now=now)
+        return worker.log.write(lambda c: hearing.record_feedback(c, known.name, word, metrics))
 
     def _applied(self, heard: Feedback) -> Feedback:
         try:
@@ -463,7 +387,7 @@ class Router:
         job = worker.log.write(
             lambda c: hearing.retract(c, known.name, feedback_id, known.settings.metrics, now)
         )
-        return self._applied(_wait(job))
+        return self._applied(committed(job))
 
     def forget_user(self, user: str) -> Forgotten:
         """Erase a user: the decisions made for them, their words about others', and what was learnt from both.
@@ -477,9 +401,9 @@ class Router:
         worker = self._here()
         view, now = worker.learner.view, worker.plan.clock()
         metrics = view.registration.settings.metrics
-        forgotten = _wait(worker.log.write(lambda c: forget_user(c, view.lens, user, metrics, now)))
+        forgotten = committed(worker.log.write(lambda c: forget_user(c, view.lens, user, metrics, now)))
         worker.decider.forget()
-        _wait(worker.learner.catch_up())
+        committed(worker.learner.catch_up())
         return forgotten
 
     def decision(self, decision_id: str) -> Story:
@@ -540,13 +464,13 @@ class Router:
             No such setting, or a bad value.
         """
         now = self._here().plan.clock()
-        self._change(lambda c, name: _configure(c, name, settings, now, live=True))
+        self._change(lambda c, name: configure_router(c, name, settings, now, live=True))
         return self.settings
 
     def _change(self, job: Any) -> None:  # Any: a function of connection and name
         worker = self._here()
-        _wait(worker.log.write(lambda c: job(c, worker.plan.router)))
-        _wait(worker.learner.catch_up())
+        committed(worker.log.write(lambda c: job(c, worker.plan.router)))
+        committed(worker.learner.catch_up())
 
     def rebuild(
         self, features: str | FeatureExtractor | None = None, *, textless: str = "refuse"
@@ -598,7 +522,7 @@ class Router:
             any), ``prior`` (what was believed before), ``last_change`` (RFC 3339 or None), ``retired``.
         """
         worker = self._here()
-        _wait(worker.learner.catch_up())
+        committed(worker.learner.catch_up())
         now = worker.plan.clock()
         changed = worker.log.read(lambda c: last_changes(c, worker.plan.router))
         known = worker.learner.view.registration
@@ -633,125 +557,8 @@ class Router:
             self._worker = self._worker.again()
 
 
-def _register(
-    log: EventLog,
-    name: str,
-    models: Sequence[Model],
-    settings: Mapping[str, Any],  # of each setting's own type
-    *,
-    apply: bool,
-    create: bool,
-) -> Registration:
-    now = time.time()
-    if not create and log.read(lambda c: registration.versions(c, name)) is None:
-        names = ", ".join(log.read(registration.router_names)) or "none at all"
-        raise SettingsError(f"the log has no router {name!r}; it has {names}")
-
-    def job(connection: Any) -> Registration:  # Any: a connection of the log
-        fresh = registration.versions(connection, name) is None
-        if fresh:
-            registration.create_router(connection, name, models, Settings(), now)
-        if fresh or apply:
-            _configure(connection, name, settings, now, live=False)
-        if apply and models and not fresh:
-            _put_all(connection, name, models)
-        found = registration.read_registration(connection, name)
-        assert found is not None
-        return found
-
-    found = _wait(log.write(job))
-    missing = [model.name for model in models if model.name not in found.known]
-    if missing:
-        logger.warning(
-            "router %s: the log's models win, so %s is not among them; open with apply=True to put it there",
-            name,
-            ", ".join(missing),
-        )
-    return found
-
-
-def _put_all(
-    connection: Any, name: str, models: Sequence[Model]
-) -> None:  # Any: a connection of the log
-    before = registration.read_registration(connection, name)
-    assert before is not None
-    for model in models:
-        if model not in before.models:
-            registration.put_model(connection, name, model)
-    for model in before.models:
-        if model.name not in {m.name for m in models}:
-            registration.retire_model(connection, name, model.name)
-
-
-def _configure(
-    connection: Any,  # a connection of the log
-    name: str,
-    settings: Mapping[str, Any],  # of each setting's own type
-    now: float,
-    *,
-    live: bool,
-) -> None:
-    found = registration.read_registration(connection, name)
-    assert found is not None
-    changes = dict(settings)
-    if "features" in changes:
-        changes["features"] = adopt_features(connection, changes["features"], now, found, live=live)
-    changed = found.settings.with_changes(changes, now=now)
-    if changed == found.settings:
-        return
-    registration.write_settings(connection, name, changed, now)
-    if changed.half_life != found.settings.half_life:
-        registration.begin_generation(connection, name)
-
-
-def _request(
-    prompt: Messages | None, options: Mapping[str, Any]
-) -> Request:  # Any: of each option's type
-    unknown = sorted(set(options) - ChooseArguments.__annotations__.keys())
-    if unknown:
-        raise TypeError(f"choose: no option {unknown[0]!r}")
-    if prompt is None and options.get("features") is None:
-        raise TypeError("choose: expected a prompt, or features=")
-    given = {name: value for name, value in options.items() if value is not None}
-    if "models" in given:
-        given["models"] = _names(given["models"])
-    if "features" in given:
-        given["features"] = check_vector("features", given["features"])
-    seen = Prompt(text="") if prompt is None else Prompt.of(prompt)
-    return Request(prompt=seen, said=prompt, **given)
-
-
-def _names(models: object) -> frozenset[str]:
-    if isinstance(models, str) or not isinstance(models, Collection):
-        raise TypeError(f"models: expected a list of names, got {type(models).__name__}")
-    return frozenset(check_name("models", name) for name in models)
-
-
-def _body_hash(request: Request) -> str:
-    preference = request.preference
-    weights = None if preference is None else [preference.price_weight, preference.latency_weight]
-    limits = [sorted(request.models or ()), request.max_cost_usd, request.max_tokens]
-    features = None if request.features is None else request.features.tolist()
-    who = [request.user, request.conversation, dict(request.tags)]
-    return digest([request.said, weights, limits, features, who])
-
-
 def _kept(recorded: Decision | None, decision: Decision) -> Decision:
     return decision if recorded is None else recorded
-
-
-def _wait(future: Future[T]) -> T:
-    try:
-        return future.result(PATIENCE_S)
-    except FutureTimeoutError as error:
-        raise LogUnavailableError(f"log: no commit within {PATIENCE_S:g} s") from error
-
-
-async def _soon(future: Future[T]) -> T:
-    try:
-        return await asyncio.wait_for(asyncio.wrap_future(future), PATIENCE_S)
-    except TimeoutError as error:
-        raise LogUnavailableError(f"log: no commit within {PATIENCE_S:g} s") from error
 
 
 def _tell(recorded: Future[Any]) -> None:  # Any: the result does not matter

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import queue
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from itertools import groupby
 from typing import Any, TypeVar
 
@@ -24,6 +26,7 @@ Row = Mapping[str, Any]  # Any: a value of each column's own type
 QUEUE_LIMIT = 20_000  # what may wait; more is refused, never dropped
 BATCH_LIMIT = 1_000
 BUSY_PATIENCE_S = 60.0  # how long a locked log is tried again
+PATIENCE_S = 90.0  # how long a caller waits for a commit before it hears that there was none
 
 
 class _Item:
@@ -192,3 +195,25 @@ def _is_fatal(error: DBAPIError) -> bool:
 
 def _is_busy(error: SQLAlchemyError) -> bool:
     return isinstance(error, OperationalError) and "locked" in str(error.orig)
+
+
+def committed(future: Future[T]) -> T:
+    """Wait for a job's result.
+
+    Raises
+    ------
+    LogUnavailableError
+        There was no commit in time; it may still come.
+    """
+    try:
+        return future.result(PATIENCE_S)
+    except FutureTimeoutError as error:
+        raise LogUnavailableError(f"log: no commit within {PATIENCE_S:g} s") from error
+
+
+async def acommitted(future: Future[T]) -> T:
+    """As `committed`, without blocking the event loop."""
+    try:
+        return await asyncio.wait_for(asyncio.wrap_future(future), PATIENCE_S)
+    except TimeoutError as error:
+        raise LogUnavailableError(f"log: no commit within {PATIENCE_S:g} s") from error

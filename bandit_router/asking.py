@@ -1,0 +1,115 @@
+"""The doors of `choose` and `feedback`: what a caller says becomes one checked value."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
+from typing import Any, TypedDict
+
+from bandit_router.events import (
+    FeedbackValue,
+    Prompt,
+    check_name,
+    check_time,
+    check_vector,
+    clean_text,
+    utc,
+)
+from bandit_router.log.hearing import Word
+from bandit_router.log.rows import digest
+from bandit_router.preference import Preference
+from bandit_router.request import Request
+from bandit_router.rewards import COMMENT_LIMIT, Metric, find_metric
+
+AHEAD_S = 86_400.0  # how far in the future a moment may lie, for clocks differ
+
+Messages = str | Sequence[Mapping[str, Any]]  # Any: JSON of OpenAI messages
+
+
+class ChooseArguments(TypedDict, total=False):
+    """What a request may say beside its prompt; `Request` says what each is."""
+
+    models: Collection[str] | None
+    preference: Preference | None
+    max_cost_usd: float | None
+    max_tokens: int | None
+    user: str | None
+    conversation: str | None
+    tags: Mapping[str, str] | None
+    key: str | None
+    features: object
+
+
+class FeedbackArguments(TypedDict, total=False):
+    """What a word of feedback may say beside its value; `Router.feedback` says what each is."""
+
+    source: str | None
+    key: str | None
+    comment: str | None
+    at: datetime | float | str | None
+
+
+def read_request(
+    prompt: Messages | None, options: Mapping[str, Any]
+) -> Request:  # Any: of each option's type
+    _refuse_unknown("choose", options, ChooseArguments.__annotations__)
+    if prompt is None and options.get("features") is None:
+        raise TypeError("choose: expected a prompt, or features=")
+    given = {name: value for name, value in options.items() if value is not None}
+    if "models" in given:
+        given["models"] = _names(given["models"])
+    if "features" in given:
+        given["features"] = check_vector("features", given["features"])
+    seen = Prompt(text="") if prompt is None else Prompt.of(prompt)
+    return Request(prompt=seen, said=prompt, **given)
+
+
+def _names(models: object) -> frozenset[str]:
+    if isinstance(models, str) or not isinstance(models, Collection):
+        raise TypeError(f"models: expected a list of names, got {type(models).__name__}")
+    return frozenset(check_name("models", name) for name in models)
+
+
+def hash_of(request: Request) -> str:
+    """What a repeated idempotency key must repeat too."""
+    preference = request.preference
+    weights = None if preference is None else [preference.price_weight, preference.latency_weight]
+    limits = [sorted(request.models or ()), request.max_cost_usd, request.max_tokens]
+    features = None if request.features is None else request.features.tolist()
+    who = [request.user, request.conversation, dict(request.tags)]
+    return digest([request.said, weights, limits, features, who])
+
+
+def read_word(
+    decision_id: str,
+    name: str,
+    value: FeedbackValue,
+    options: Mapping[str, Any],  # Any: of each option's own type
+    *,
+    metrics: Mapping[str, Metric],
+    now: float,
+) -> Word:
+    """Return the word that a feedback's arguments make; `Router.feedback` says what is raised."""
+    _refuse_unknown("feedback", options, FeedbackArguments.__annotations__)
+    source, key, comment, at = (options.get(option) for option in ("source", "key", "comment", "at"))
+    said = None if at is None else check_time("at", at, now)
+    if said is not None and said > now + AHEAD_S:
+        raise ValueError(f"at: expected no time more than a day ahead, got {utc(said).isoformat()}")
+    return Word(
+        decision_id=check_name("decision_id", decision_id),
+        name=name,
+        value=find_metric(metrics, name).check(name, value),
+        source=None if source is None else check_name("source", source),
+        key=None if key is None else check_name("key", key),
+        comment=None if comment is None else clean_text("comment", comment, COMMENT_LIMIT),
+        at=said,
+        received=now,
+    )
+
+
+def _refuse_unknown(
+    where: str, options: Mapping[str, Any], known: Mapping[str, Any]
+) -> None:  # Any: any
+    for option in options:
+        if option not in known:
+            raise TypeError(f"{where}: no option {option!r}; there are {', '.join(known)}")

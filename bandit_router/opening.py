@@ -1,0 +1,117 @@
+"""How a router comes into the log, and how its settings change there."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any, TypedDict
+
+import sqlalchemy as sa
+
+from bandit_router.errors import SettingsError
+from bandit_router.events import Model
+from bandit_router.features import FeatureExtractor
+from bandit_router.log import EventLog, registration
+from bandit_router.log.registration import Registration
+from bandit_router.log.writer import committed
+from bandit_router.policies import Policy
+from bandit_router.preference import Preference
+from bandit_router.rebuilding import adopt_features
+from bandit_router.rewards import Metric
+from bandit_router.settings import Settings, TextPolicy
+
+logger = logging.getLogger(__name__)
+
+
+class SettingsArguments(TypedDict, total=False):
+    """The settings of a router, as keyword arguments; `Settings` says what each is."""
+
+    policy: Policy
+    preference: Preference
+    cost_unit_usd: float | None
+    budget_usd_per_request: float | None
+    half_life: timedelta | None
+    floor: float
+    features: str | FeatureExtractor
+    text: TextPolicy
+    text_retention: timedelta | None
+    sticky: bool
+    metrics: Mapping[str, Metric]
+
+
+def register(
+    log: EventLog,
+    name: str,
+    models: Sequence[Model],
+    settings: Mapping[str, Any],  # of each setting's own type
+    *,
+    apply: bool,
+    create: bool,
+    now: float,
+) -> Registration:
+    """Return a router as the log has it: made, changed or just found there.
+
+    Raises
+    ------
+    SettingsError
+        A bad setting; or there is no such router, and `create` is False.
+    """
+    if not create and log.read(lambda c: registration.versions(c, name)) is None:
+        names = ", ".join(log.read(registration.router_names)) or "none at all"
+        raise SettingsError(f"the log has no router {name!r}; it has {names}")
+
+    def job(connection: sa.Connection) -> Registration:
+        fresh = registration.versions(connection, name) is None
+        if fresh:
+            registration.create_router(connection, name, models, Settings(), now)
+        if fresh or apply:
+            configure_router(connection, name, settings, now, live=False)
+        if apply and models and not fresh:
+            _put_all(connection, name, models)
+        found = registration.read_registration(connection, name)
+        assert found is not None
+        return found
+
+    found = committed(log.write(job))
+    missing = [model.name for model in models if model.name not in found.known]
+    if missing:
+        logger.warning(
+            "router %s: the log's models win, so %s is not among them; open with apply=True to put it there",
+            name,
+            ", ".join(missing),
+        )
+    return found
+
+
+def _put_all(connection: sa.Connection, name: str, models: Sequence[Model]) -> None:
+    before = registration.read_registration(connection, name)
+    assert before is not None
+    for model in models:
+        if model not in before.models:
+            registration.put_model(connection, name, model)
+    for model in before.models:
+        if model.name not in {m.name for m in models}:
+            registration.retire_model(connection, name, model.name)
+
+
+def configure_router(
+    connection: sa.Connection,
+    name: str,
+    settings: Mapping[str, Any],  # of each setting's own type
+    now: float,
+    *,
+    live: bool,
+) -> None:
+    """Change settings of a router; a new half-life begins a new generation."""
+    found = registration.read_registration(connection, name)
+    assert found is not None
+    changes = dict(settings)
+    if "features" in changes:
+        changes["features"] = adopt_features(connection, changes["features"], now, found, live=live)
+    changed = found.settings.with_changes(changes, now=now)
+    if changed == found.settings:
+        return
+    registration.write_settings(connection, name, changed, now)
+    if changed.half_life != found.settings.half_life:
+        registration.begin_generation(connection, name)
