@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,12 +10,14 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 
+from bandit_router.errors import FormatError
 from bandit_router.events import Array, Outcome
 from bandit_router.evidence import Delta, Evidence, Observation
 from bandit_router.log import tables as t
 from bandit_router.log.rows import Row, from_us, outcome_of, unpack
 from bandit_router.predictions import Predictions, contribution
 
+logger = logging.getLogger(__name__)
 _CHUNK = 1_024  # rows that are summed in one product
 
 
@@ -97,22 +100,29 @@ def fold(connection: sa.Connection, lens: Lens) -> Fold:
 
 
 def _fold_rewards(result: Fold, rows: Sequence[Row], lens: Lens) -> None:
-    usable = [row for row in rows if _usable(row, lens)]
-    result.skipped += len(rows) - len(usable)
-    counted = [row for row in usable if lens.counts(row["model"], from_us(row["at_us"]))]
-    for model in {row["model"] for row in counted}:
-        own = [row for row in counted if row["model"] == model]
+    seen = [(row, x) for row in rows if (x := _features(row, lens)) is not None]
+    result.skipped += len(rows) - len(seen)
+    counted = [(row, x) for row, x in seen if lens.counts(row["model"], from_us(row["at_us"]))]
+    for model in {row["model"] for row, _ in counted}:
+        own = [(row, x) for row, x in counted if row["model"] == model]
         evidence = result.evidence.setdefault(model, Evidence(lens.dim, half_life=lens.half_life_s))
         evidence.add_many(
-            np.stack([unpack(row["features"]) for row in own]),
-            np.array([row["weight"] for row in own]),
-            np.array([row["value"] for row in own]),
-            np.array([from_us(row["at_us"]) for row in own]),
+            np.stack([x for _, x in own]),
+            np.array([row["weight"] for row, _ in own]),
+            np.array([row["value"] for row, _ in own]),
+            np.array([from_us(row["at_us"]) for row, _ in own]),
         )
 
 
-def _usable(row: Row, lens: Lens) -> bool:
-    return row["features_version"] == lens.features_version and len(row["features"]) == 8 * lens.dim
+def _features(row: Row, lens: Lens) -> Array | None:
+    """The features of a row; None where they are of another version, or damaged."""
+    if row["features_version"] != lens.features_version or len(row["features"]) != 8 * lens.dim:
+        return None
+    try:
+        return unpack(row["features"])
+    except FormatError as error:
+        logger.warning("router %s: reward row %s does not count: %s", lens.router, row["seq"], error)
+        return None
 
 
 def tail(
@@ -135,7 +145,7 @@ def tail(
     rows = connection.execute(statement).mappings().all()
     outcomes = connection.execute(_outcomes_after(lens.router, outcome_seq, limit)).mappings().all()
     return Tail(
-        deltas=[delta for row in rows if _usable(row, lens) for delta in _deltas(row, lens)],
+        deltas=[delta for row in rows for delta in _deltas(row, lens)],
         spendings=[spending for row in outcomes for spending in _spendings(row)],
         reward_seq=rows[-1]["seq"] if rows else reward_seq,
         outcome_seq=outcomes[-1]["seq"] if outcomes else outcome_seq,
@@ -143,7 +153,9 @@ def tail(
 
 
 def _deltas(row: Row, lens: Lens) -> list[Delta]:
-    at, x = from_us(row["at_us"]), unpack(row["features"])
+    at, x = from_us(row["at_us"]), _features(row, lens)
+    if x is None:
+        return []
     new, old = _known(row["value"], row["weight"], x, at), None
     if row["old_model"] is not None:
         old = _known(row["old_value"], row["old_weight"], x, at)
