@@ -198,14 +198,13 @@ def counts_a_key_once_among_writers(make: Make) -> None:
     with closing(make()) as store:
         desk = _Desk(store)
         for complete, wanted in ((0, 60), (60, 0)):
-            new = _together(partial(_append_turned, desk, deltas, complete))
+            new = _together(partial(_append_each, desk, deltas, complete))
             demand(sum(new) == wanted, f"expected {wanted} new deltas among writers, got {new}")
         desk.demand_sums(deltas, "after eight writers with the same deltas")
 
 
-def _append_turned(desk: _Desk, deltas: Sequence[Delta], complete: int, first: int) -> int:
-    turned = [*deltas[first:], *deltas[:first]]
-    return sum(desk.append([delta], complete=complete) for delta in turned)
+def _append_each(desk: _Desk, deltas: Sequence[Delta], complete: int, writer: int) -> int:
+    return sum(desk.append([delta], complete=complete) for delta in deltas)
 
 
 def loses_nothing_of_eight_writers(make: Make) -> None:

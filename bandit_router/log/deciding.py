@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from bandit_router.errors import ConflictError, UnknownDecisionError
 from bandit_router.events import Decision, Feedback, Outcome, Reward, clean_text
 from bandit_router.log import tables as t
+from bandit_router.log.folding import latest
 from bandit_router.log.hearing import feedback_of, latest_outcome, latest_reward, reward_of
 from bandit_router.log.rows import (
     Row,
@@ -172,15 +173,6 @@ def read_rounds(
         ``reward_weight``, null where nothing was heard.
     """
     c, o, r = t.decisions.c, t.outcomes, t.rewards
-    later, newer = o.alias("later"), r.alias("newer")
-    last_outcome = sa.and_(
-        o.c.decision_id == c.id,
-        ~sa.exists().where(later.c.decision_id == o.c.decision_id, later.c.revision > o.c.revision),
-    )
-    last_reward = sa.and_(
-        r.c.decision_id == c.id,
-        ~sa.exists().where(newer.c.decision_id == r.c.decision_id, newer.c.revision > r.c.revision),
-    )
     statement = (
         sa.select(
             *(c.id, c.at_us, c.model, c.probability, c.reason, c.features, c.features_version),
@@ -190,7 +182,11 @@ def read_rounds(
             r.c.value.label("reward"),
             r.c.weight.label("reward_weight"),
         )
-        .select_from(t.decisions.outerjoin(o, last_outcome).outerjoin(r, last_reward))
+        .select_from(
+            t.decisions.outerjoin(o, sa.and_(o.c.decision_id == c.id, latest(o))).outerjoin(
+                r, sa.and_(r.c.decision_id == c.id, latest(r))
+            )
+        )
         .where(c.router == router)
         .order_by(c.at_us, c.id)
         .execution_options(yield_per=chunk)

@@ -85,17 +85,13 @@ def fold(connection: sa.Connection, lens: Lens) -> Fold:
         reward_seq=_last(connection, t.rewards, lens.router),
         outcome_seq=_last(connection, t.outcomes, lens.router),
     )
-    newer = t.rewards.alias("newer")
     statement = _rewards_with_features(lens.router).where(
-        t.rewards.c.value.is_not(None),
-        ~sa.exists().where(
-            newer.c.decision_id == t.rewards.c.decision_id, newer.c.revision > t.rewards.c.revision
-        ),
+        t.rewards.c.value.is_not(None), latest(t.rewards)
     )
     for rows in _chunks(connection, statement):
         _fold_rewards(result, rows, lens)
-    for row in _all_outcomes(connection, lens.router):
-        _spend(result.predictions, _spending(row, 1.0))
+    for rows in _chunks(connection, _outcomes(lens.router).where(latest(t.outcomes))):
+        spend_all(result.predictions, [_spending(row, 1.0) for row in rows])
     return result
 
 
@@ -187,31 +183,20 @@ def _rewards_with_features(
     return sa.select(*columns).select_from(source).where(c.router == router)
 
 
-def _all_outcomes(connection: sa.Connection, router: str) -> Iterator[Row]:
-    newer = t.outcomes.alias("newer")
-    c = t.outcomes.c
-    statement = (
-        sa.select(t.outcomes, t.decisions.c.input_tokens.label("guessed_tokens"))
-        .join(t.decisions, t.decisions.c.id == c.decision_id)
-        .where(
-            c.router == router,
-            ~sa.exists().where(newer.c.decision_id == c.decision_id, newer.c.revision > c.revision),
-        )
-    )
-    for rows in _chunks(connection, statement):
-        yield from rows
+def _outcomes(router: str) -> sa.Select[Any]:  # Any: columns
+    guessed = t.decisions.c.input_tokens.label("guessed_tokens")
+    joined = sa.join(t.outcomes, t.decisions, t.decisions.c.id == t.outcomes.c.decision_id)
+    return sa.select(t.outcomes, guessed).select_from(joined).where(t.outcomes.c.router == router)
 
 
 def _outcomes_after(router: str, seq: int, limit: int) -> sa.Select[Any]:  # Any: columns
     before, c = t.outcomes.alias("before"), t.outcomes.c
-    replaced = [column.label(f"old_{column.name}") for column in before.c]
+    earlier = sa.and_(before.c.decision_id == c.decision_id, before.c.revision == c.revision - 1)
     return (
-        sa.select(t.outcomes, t.decisions.c.input_tokens.label("guessed_tokens"), *replaced)
-        .join(t.decisions, t.decisions.c.id == c.decision_id)
-        .outerjoin(
-            before, sa.and_(before.c.decision_id == c.decision_id, before.c.revision == c.revision - 1)
-        )
-        .where(c.router == router, c.seq > seq)
+        _outcomes(router)
+        .add_columns(*(column.label(f"old_{column.name}") for column in before.c))
+        .outerjoin(before, earlier)
+        .where(c.seq > seq)
         .order_by(c.seq)
         .limit(limit)
     )
@@ -233,51 +218,38 @@ def _spending(row: Row, sign: float) -> Spending:
     return Spending(model=row["model"], amounts=amounts, at=from_us(row["at_us"]), sign=sign)
 
 
-def _spend(predictions: Predictions, spending: Spending) -> None:
-    predictions.add(spending.model, spending.amounts, at=spending.at, sign=spending.sign)
-
-
 def spend_all(predictions: Predictions, spendings: Sequence[Spending]) -> None:
     """Add contributions to running predictions, in place."""
     for spending in spendings:
-        _spend(predictions, spending)
+        predictions.add(spending.model, spending.amounts, at=spending.at, sign=spending.sign)
 
 
 def contributions_of(
     connection: sa.Connection, lens: Lens, decision_ids: Sequence[str], reward_seq: int, outcome_seq: int
 ) -> tuple[list[Delta], list[Spending]]:
     """Return what some decisions have contributed up to two places in the log."""
-    c, o = t.rewards.c, t.outcomes.c
-    newer, later = t.rewards.alias("newer"), t.outcomes.alias("later")
-    rewards = connection.execute(
-        _rewards_with_features(lens.router).where(
-            c.decision_id.in_(decision_ids),
-            c.seq <= reward_seq,
-            ~sa.exists().where(
-                newer.c.decision_id == c.decision_id,
-                newer.c.revision > c.revision,
-                newer.c.seq <= reward_seq,
-            ),
-        )
-    ).mappings()
-    outcomes = connection.execute(
-        sa.select(t.outcomes, t.decisions.c.input_tokens.label("guessed_tokens"))
-        .join(t.decisions, t.decisions.c.id == o.decision_id)
-        .where(
-            o.decision_id.in_(decision_ids),
-            o.seq <= outcome_seq,
-            ~sa.exists().where(
-                later.c.decision_id == o.decision_id,
-                later.c.revision > o.revision,
-                later.c.seq <= outcome_seq,
-            ),
-        )
-    ).mappings()
+    rewards = _rewards_with_features(lens.router).where(
+        t.rewards.c.decision_id.in_(decision_ids), latest(t.rewards, up_to=reward_seq)
+    )
+    outcomes = _outcomes(lens.router).where(
+        t.outcomes.c.decision_id.in_(decision_ids), latest(t.outcomes, up_to=outcome_seq)
+    )
     nothing_before = {"old_model": None}
     deltas = [
-        d for row in rewards if _usable(row, lens) for d in _deltas({**row, **nothing_before}, lens)
+        delta
+        for row in connection.execute(rewards).mappings()
+        for delta in _deltas({**row, **nothing_before}, lens)
     ]
-    return deltas, [_spending(row, 1.0) for row in outcomes]
+    return deltas, [_spending(row, 1.0) for row in connection.execute(outcomes).mappings()]
+
+
+def latest(table: sa.Table, *, up_to: int | None = None) -> sa.ColumnElement[bool]:
+    """Return the condition that a row is the last revision of its decision, up to some place in the log."""
+    newer, c = table.alias(), table.c
+    after = [newer.c.decision_id == c.decision_id, newer.c.revision > c.revision]
+    if up_to is None:
+        return ~sa.exists().where(*after)
+    return sa.and_(c.seq <= up_to, ~sa.exists().where(*after, newer.c.seq <= up_to))
 
 
 def _last(connection: sa.Connection, table: sa.Table, router: str) -> int:

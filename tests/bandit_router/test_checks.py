@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -208,17 +209,15 @@ class _Racing(_Store):
     def __init__(self) -> None:
         super().__init__()
         self.keys: set[int] = set()
-        self.meeting = threading.Barrier(2)
+        self.fresh = itertools.count(10**9)
+        self.meeting = threading.Barrier(8)
 
     def append(self, router: str, deltas: Sequence[Delta], *, generation: int, complete: int) -> int:
         new = [delta for delta in deltas if delta.key not in self.keys]
-        try:
-            self.meeting.wait(0.02)  # let another writer look too
-        except threading.BrokenBarrierError:
-            self.meeting.reset()
+        self.meeting.wait(30)  # let all writers look
         self.keys |= {delta.key for delta in new}
-        fresh = [replace(delta, key=id(delta) * 1000 + threading.get_ident() % 1000) for delta in new]
-        return self.inner.append(router, fresh, generation=generation, complete=0) and len(new)
+        fresh = [replace(delta, key=next(self.fresh)) for delta in new]
+        return self.inner.append(router, fresh, generation=generation, complete=0)
 
 
 class _Dropping(_Store):
@@ -257,15 +256,18 @@ class _Piecemeal(_Store):
         self.asked = threading.Event()
 
     def read(self, router: str, *, generation: int, after: int | None) -> Changes | Snapshot | None:
+        found = self.inner.read(router, generation=generation, after=after)
         self.asked.set()
-        return self.inner.read(router, generation=generation, after=after)
+        return found
 
     def append(self, router: str, deltas: Sequence[Delta], *, generation: int, complete: int) -> int:
         new = 0
         for delta in deltas:
             new += self.inner.append(router, [delta], generation=generation, complete=complete)
-            self.asked.clear()
-            self.asked.wait(0.001)
+            # The first read may have begun too early; a second comes only where that one saw no fault.
+            for patience in (30.0, 0.3) if delta.key == 3 else ():
+                self.asked.clear()
+                self.asked.wait(patience)
         return new
 
 

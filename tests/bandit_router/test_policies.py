@@ -166,15 +166,19 @@ def test_width_multiplies_the_widths() -> None:
     assert ThompsonSampling(width=0.0).probabilities(mean, std).tolist() == [0.0, 1.0]
 
 
-PROBABILITIES = st.lists(
-    st.floats(0, 1) | st.sampled_from([0.0, 1e-300, 1e-17]), min_size=1, max_size=12
-).filter(lambda p: sum(p) > 1e-6)
+@st.composite
+def probabilities(draw: st.DrawFn) -> Array:
+    """Of 1 to 12 models, many of them none or next to none."""
+    shares = draw(st.lists(st.floats(0, 1) | st.sampled_from([0.0, 1e-300, 1e-17]), max_size=11))
+    shares.insert(draw(st.integers(0, len(shares))), draw(st.floats(0.01, 1)))
+    return np.array(shares) / sum(shares)
+
+
 UNIFORM = st.floats(0, 1, exclude_max=True) | st.sampled_from([0.0, 5e-324, 0.5, 1 - 2**-53])
 
 
-@given(PROBABILITIES, UNIFORM)
-def test_a_model_without_probability_is_never_drawn(shares: list[float], u: float) -> None:
-    p = np.array(shares) / sum(shares)
+@given(probabilities(), UNIFORM)
+def test_a_model_without_probability_is_never_drawn(p: Array, u: float) -> None:
     k = draw(p, u)
     assert 0 <= k < len(p)
     assert p[k] > 0
@@ -196,9 +200,8 @@ def test_draws_are_as_frequent_as_their_probability() -> None:
     assert chisquare(counts[some], 100_000 * p[some]).pvalue > 1e-6
 
 
-@given(PROBABILITIES, st.floats(0, 1))
-def test_a_floor_is_kept(shares: list[float], floor: float) -> None:
-    p = np.array(shares) / sum(shares)
+@given(probabilities(), st.floats(0, 1))
+def test_a_floor_is_kept(p: Array, floor: float) -> None:
     mixed = with_floor(p, floor)
     assert mixed.sum() == pytest.approx(1.0, abs=1e-12)
     assert (mixed >= floor / len(p) * (1 - 1e-12)).all()
