@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypedDict
@@ -61,7 +62,21 @@ def read_request(
     if "features" in given:
         given["features"] = check_vector("features", given["features"])
     seen = Prompt(text="") if prompt is None else Prompt.of(prompt)
-    return Request(prompt=seen, said=prompt, **given)
+    return Request(prompt=seen, said=_plain(prompt), **given)
+
+
+def _plain(prompt: Messages | None) -> object:
+    """The prompt as the log can keep it: what JSON has no word for becomes a text."""
+    if prompt is None or isinstance(prompt, str):
+        return prompt
+    try:
+        return json.loads(json.dumps(list(prompt), default=_as_json))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"messages: they cannot be written as JSON: {error}") from error
+
+
+def _as_json(value: object) -> object:
+    return dict(value) if isinstance(value, Mapping) else str(value)
 
 
 def _names(models: object) -> frozenset[str]:

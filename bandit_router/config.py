@@ -122,11 +122,12 @@ def _read_file(path: Path) -> dict[str, Any]:  # Any: TOML
 
 
 def _variables(environ: Mapping[str, str]) -> list[tuple[str, Any]]:  # Any: TOML
-    return [
-        (name.removeprefix(PREFIX).lower(), _value(text))
+    said = [
+        (name.removeprefix(PREFIX).lower(), text)
         for name, text in environ.items()
         if name.startswith(PREFIX)
     ]
+    return [(name, text if name in _PLACES else _value(text)) for name, text in said]
 
 
 def _value(text: str) -> Any:  # Any: TOML

@@ -14,7 +14,7 @@ from bandit_router.errors import NoEligibleModelError, UnknownModelError
 from bandit_router.events import Array, Decision, Prompt, new_id
 from bandit_router.learner import Learner, View
 from bandit_router.log import EventLog
-from bandit_router.log.deciding import Turn, find_turn, spent_since
+from bandit_router.log.deciding import Turn, find_turn
 from bandit_router.pacing import Pacer
 from bandit_router.policies import draw
 from bandit_router.request import Request
@@ -49,11 +49,12 @@ class Decider:
     ) -> None:
         self._learner, self._log, self._rng, self._clock = learner, log, rng, clock
         self._turns: OrderedDict[str, Turn] = OrderedDict()
-        self._purse = _Purse(log, learner)
+        self._generation = learner.view.registration.generation
+        self._purse = _Purse()
         self._lock = threading.Lock()
 
     def decide(self, request: Request) -> Decision:
-        """Return the decision for a request; nothing is logged yet.
+        """Return the decision for a request; nothing is logged or remembered yet (`accept`).
 
         Raises
         ------
@@ -66,21 +67,20 @@ class Decider:
         """
         view = self._learner.view
         _check_models(request, view)
-        ready = request.features
+        ready, settings = request.features, view.registration.settings
         x = view.features.extract(request.prompt) if ready is None else view.features.ready(ready)
-        unit = self.cost_unit(view)
+        unit = self._cost_unit(view, request)
         everything = self._offer(view, request, x, unit)
         left = eligible(everything, request)
         turn = self._holding(request, view, everything, left)
         if turn is not None:
             left = left & np.array([model.name == turn.model for model in everything.models])
-        offer, settings = everything.only(left), view.registration.settings
+        offer = everything.only(left)
         with self._lock:
             pacer = self._purse.record(view, everything, left)
             p = weigh(settings.policy, offer, floor=settings.floor, pacer=pacer)
-        k = draw(p, self._rng.random())
-        at = round(self._clock(), 6)
-        decision = Decision(
+        k, at = draw(p, self._rng.random()), round(self._clock(), 6)
+        return Decision(
             id=new_id(at),
             router=view.registration.name,
             model=offer.models[k].name,
@@ -98,14 +98,19 @@ class Decider:
             key=request.key,
             cost_unit_usd=unit,
         )
+
+    def accept(self, decision: Decision) -> None:
+        """Remember a decision that was logged: its conversation, and what it is expected to cost."""
+        if decision.duplicate:
+            return
         with self._lock:
-            self._remember(decision)
-            self._purse.charge(decision.id, float(offer.cost_usd[k]))
-        return decision
+            if decision.conversation is not None and decision.reason != "sticky":
+                self._keep(decision.conversation, Turn(head=decision.id, model=decision.model))
+            self._purse.charge(decision.id, decision.predicted_usd or 0.0)
 
     def _holding(self, request: Request, view: View, offer: Offer, left: Mask) -> Turn | None:
         """The draw that this turn of a conversation repeats, if its model may serve."""
-        turn = self.turn(request.conversation) if view.registration.settings.sticky else None
+        turn = self._turn(request.conversation) if view.registration.settings.sticky else None
         may_serve = {model.name for model, kept in zip(offer.models, left, strict=True) if kept}
         return turn if turn is not None and turn.model in may_serve else None
 
@@ -114,12 +119,9 @@ class Decider:
         if not models:
             raise NoEligibleModelError(f"router {view.registration.name!r} has no active model")
         with self._learner.lock:
-            beliefs = self._learner.beliefs
-            mean, std = beliefs.predict(x)
-            at = [beliefs.index(model.name) for model in models]
-            forecast = self._learner.predictions.forecast(
-                models, request.prompt, max_tokens=request.max_tokens
-            )
+            mean, std = view.beliefs.predict(x)
+            at = [view.beliefs.index(model.name) for model in models]
+            forecast = view.predictions.forecast(models, request.prompt, max_tokens=request.max_tokens)
         preference = request.preference or view.registration.settings.preference
         mean, std = mean[at], std[at]
         return Offer(
@@ -132,24 +134,25 @@ class Decider:
             utility=preference.utility(mean, forecast.cost_usd, forecast.latency_s, cost_unit_usd=unit),
         )
 
-    def cost_unit(self, view: View) -> float | None:
-        """Return the dollars that a price weight is per: as set, else the dearest typical request [USD]."""
-        unit = view.registration.settings.cost_unit_usd
-        if unit is not None or not view.registration.models:
-            return unit
+    def _cost_unit(self, view: View, request: Request) -> float | None:
+        """The dollars that a price weight is per: as set, else the dearest typical request [USD]."""
+        settings = view.registration.settings
+        weighted = (request.preference or settings.preference).price_weight > 0
+        if settings.cost_unit_usd is not None or not weighted or not view.registration.models:
+            return settings.cost_unit_usd
         with self._learner.lock:
-            typical = self._learner.predictions.forecast(view.registration.models, _TYPICAL)
+            typical = view.predictions.forecast(view.registration.models, _TYPICAL)
         return float(typical.cost_usd.max()) or None
 
     def knows(self, conversation: str | None) -> bool:
-        """Whether `turn` can answer without asking the log."""
+        """Whether a decision needs nothing from the log."""
         return conversation is None or conversation in self._turns
 
-    def turn(self, conversation: str | None) -> Turn | None:
-        """Return the draw that a conversation holds to; the log is asked where this worker does not know."""
+    def _turn(self, conversation: str | None) -> Turn | None:
         if conversation is None:
             return None
         with self._lock:
+            self._forget_erased()
             if conversation in self._turns:
                 self._turns.move_to_end(conversation)
                 return self._turns[conversation]
@@ -160,9 +163,12 @@ class Decider:
                 self._keep(conversation, found)
         return found
 
-    def _remember(self, decision: Decision) -> None:
-        if decision.conversation is not None and decision.reason != "sticky":
-            self._keep(decision.conversation, Turn(head=decision.id, model=decision.model))
+    def _forget_erased(self) -> None:
+        """A new generation may mean that users were erased, and conversations with them."""
+        generation = self._learner.view.registration.generation
+        if generation != self._generation:
+            self._turns.clear()
+            self._generation = generation
 
     def _keep(self, conversation: str, turn: Turn) -> None:
         self._turns[conversation] = turn
@@ -175,11 +181,6 @@ class Decider:
             with self._lock:
                 self._purse.settle(decision_id, cost_usd)
 
-    def forget(self) -> None:
-        """Forget all conversations, for some may have been erased."""
-        with self._lock:
-            self._turns.clear()
-
 
 class _Purse:
     """The budget of a router, as this worker keeps it.
@@ -188,34 +189,28 @@ class _Purse:
     its predicted cost until the outcome tells.
     """
 
-    def __init__(self, log: EventLog, learner: Learner) -> None:
-        self._log, self._learner = log, learner
+    def __init__(self) -> None:
         self._pacer: Pacer | None = None
         self._terms: tuple[object, ...] = ()
+        self._models: tuple[str, ...] = ()
         self._charges: OrderedDict[str, float] = OrderedDict()
 
     def record(self, view: View, everything: Offer, left: Mask) -> Pacer | None:
         """Take a request into the window of recent ones; return the pacer, if there is a budget."""
         settings = view.registration.settings
         if settings.budget_usd_per_request is None:
-            self._pacer, self._terms = None, ()
+            self._pacer = None
             return None
-        terms = (settings.budget_usd_per_request, settings.budget_since, view.registration.models)
-        if self._pacer is None or self._terms != terms:
-            self._pacer, self._terms = self._begin(view), terms
+        terms = (settings.budget_usd_per_request, settings.budget_since)
+        models = tuple(model.name for model in everything.models)
+        if self._pacer is None or terms != self._terms:
+            self._pacer = _pacer(settings.budget_usd_per_request, models, view.spent)
+        elif models != self._models:
+            so_far = (self._pacer.paid, self._pacer.spent_usd)
+            self._pacer = _pacer(settings.budget_usd_per_request, models, so_far)
+        self._terms, self._models = terms, models
         self._pacer.record(np.where(left, everything.utility, -np.inf), everything.cost_usd)
         return self._pacer
-
-    def _begin(self, view: View) -> Pacer:
-        registration = view.registration
-        budget = registration.settings.budget_usd_per_request
-        assert budget is not None
-        pacer = Pacer(budget, len(registration.models))
-        since = registration.settings.budget_since or 0.0
-        pacer.paid, pacer.spent_usd = self._log.read(
-            lambda connection: spent_since(connection, registration.name, since)
-        )
-        return pacer
 
     def charge(self, decision_id: str, cost_usd: float) -> None:
         """Charge a decision at its predicted cost [USD]."""
@@ -233,10 +228,15 @@ class _Purse:
             self._charges[decision_id] = cost_usd
 
 
+def _pacer(budget_usd: float, models: tuple[str, ...], spent: tuple[int, float]) -> Pacer:
+    pacer = Pacer(budget_usd, len(models))
+    pacer.paid, pacer.spent_usd = spent
+    return pacer
+
+
 def _check_models(request: Request, view: View) -> None:
     unknown = sorted((request.models or frozenset()) - view.registration.known.keys())
     if unknown:
         known = ", ".join(model.name for model in view.registration.models)
-        raise UnknownModelError(
-            f"no model {unknown[0]!r} in router {view.registration.name!r}; it has {known}"
-        )
+        name = view.registration.name
+        raise UnknownModelError(f"no model {unknown[0]!r} in router {name!r}; it has {known}")

@@ -270,6 +270,11 @@ class Decision:
         """The probability of each eligible model."""
         return {candidate.model: candidate.probability for candidate in self.candidates}
 
+    @property
+    def predicted_usd(self) -> float | None:
+        """What the model drawn was expected to cost [USD]."""
+        return next((c.cost_usd for c in self.candidates if c.model == self.model), None)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:

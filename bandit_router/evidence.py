@@ -230,7 +230,7 @@ class Evidence:
         if self.half_life is None:
             return 1.0
         age = at / self.half_life - self.epoch
-        return math.exp2(-min(max(age, _FORGOTTEN), -_FORGOTTEN)) if self.n else 1.0
+        return math.exp2(-min(max(age, _FORGOTTEN), -_FORGOTTEN))
 
     def _growth(self, at: float) -> float:
         if self.half_life is None:

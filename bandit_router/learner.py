@@ -9,9 +9,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from bandit_router.errors import (
     BanditRouterError,
@@ -19,11 +19,13 @@ from bandit_router.errors import (
     FeaturesError,
     LogUnavailableError,
     StaleGenerationError,
+    StoreUnavailableError,
 )
-from bandit_router.evidence import Evidence
+from bandit_router.evidence import Delta, Evidence
 from bandit_router.features import FeatureExtractor, FittedFeatures, features_from_spec
 from bandit_router.log import EventLog
 from bandit_router.log.checkpoints import read_checkpoint, write_checkpoint
+from bandit_router.log.deciding import spent_since
 from bandit_router.log.erasure import expire_texts
 from bandit_router.log.folding import Fold, Lens, fold, spend_all, tail
 from bandit_router.log.registration import Registration, find_extractor, read_registration, versions
@@ -34,20 +36,34 @@ from bandit_router.store import Changes, PosteriorStore, Snapshot
 logger = logging.getLogger(__name__)
 
 POLL_S = 0.1  # how often the log is looked at without being asked
+PAUSE_S = 1.0  # before it is looked at again after an error
 TAIL_LIMIT = 2_000  # rows read at once
 CHECKPOINT_EVERY = 5_000  # reward rows and outcomes
 GROWTH = 0.05  # of the contributions: when the prior is chosen anew at once
 RESTFUL_S = 0.2  # without news: when it is chosen anew anyway
 RETENTION_S = 600.0  # how often texts are looked through for old ones
+JOIN_TRIES = 100  # times that a fold is offered to a store where others are ahead
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class View:
-    """What one `choose` sees: settings and features that belong together."""
+    """What one `choose` sees: settings, features and beliefs that belong together.
+
+    Attributes
+    ----------
+    beliefs : Beliefs
+    predictions : Predictions
+        Both are read under the learner's lock.
+    spent : tuple of (int, float)
+        Requests and dollars [USD] of all workers since the budget was set, when this worker heard of it.
+    """
 
     registration: Registration
     features: FeatureExtractor
     lens: Lens
+    beliefs: Beliefs
+    predictions: Predictions
+    spent: tuple[int, float]
 
 
 class Learner:
@@ -65,10 +81,8 @@ class Learner:
     Attributes
     ----------
     view : View
-    beliefs : Beliefs
-        Read under `lock`.
-    predictions : Predictions
-        Read under `lock` too.
+    lock : Lock
+        Held while beliefs or predictions change.
     """
 
     def __init__(
@@ -81,13 +95,12 @@ class Learner:
     ) -> None:
         self.lock = threading.Lock()
         self.view: View
-        self.beliefs: Beliefs
-        self.predictions: Predictions
         self._log, self._store, self._router, self._clock = log, store, router, clock
         self._asked = threading.Condition()
         self._waiting: list[Future[None]] = []
         self._closed = False
         self._news_at = self._expired_at = 0.0
+        self._trouble = ""
         self._reload()
         self._thread = threading.Thread(target=self._run, name="bandit-router-learner", daemon=True)
         self._thread.start()
@@ -95,10 +108,11 @@ class Learner:
     def summary(self, at: float) -> tuple[dict[str, tuple[float, float | None]], dict[str, float]]:
         """Return (n, mean reward) of every model as of `at` [s], and the prior that their sums choose."""
         with self.lock:
-            fit = self.beliefs.fit(at=at)
+            beliefs = self.view.beliefs
+            fit = beliefs.fit(at=at)
             sums = {
                 model: (e.n * e.fading(at), float(e.b[0] / e.n) if e.n > 1e-9 else None)
-                for model, e in self.beliefs.evidence.items()
+                for model, e in beliefs.evidence.items()
             }
         return sums, {name: float(value) for name, value in asdict(fit.prior).items()}
 
@@ -125,58 +139,77 @@ class Learner:
         while True:
             with self._asked:
                 if not self._waiting and not self._closed:
-                    self._asked.wait(POLL_S)
+                    self._asked.wait(PAUSE_S if self._trouble else POLL_S)
                 waiting, self._waiting = self._waiting, []
                 closing = self._closed
-            self._serve(waiting)
+            self._serve([future for future in waiting if future.set_running_or_notify_cancel()])
             if closing:
                 self._leave()
                 return
 
-    def _serve(self, waiting: list[Future[None]]) -> None:
+    def _serve(self, waiting: Sequence[Future[None]]) -> None:
         try:
-            try:
-                self._step()
-            except StaleGenerationError:  # another worker folded anew meanwhile: look again
-                self._step()
+            self._catch_up()
         except Exception as error:  # the thread must outlive whatever one step meets
-            if not isinstance(error, BanditRouterError):
-                logger.exception("router %s: learning stumbled", self._router)
-            else:
-                logger.warning("router %s: learning waits: %s", self._router, error)
+            self._say(error)
+            answer = error if isinstance(error, BanditRouterError) else BanditRouterError(self._trouble)
             for future in waiting:
-                future.set_exception(error)
+                future.set_exception(answer)
             return
         for future in waiting:
             future.set_result(None)
+        try:
+            self._look_after()
+            self._trouble = ""
+        except Exception as error:  # as above
+            self._say(error)
 
-    def _step(self) -> None:
-        current = self._log.read(lambda connection: versions(connection, self._router))
-        known = self.view.registration
-        if current != (known.revision, known.generation):
-            self._renew()
-        self._follow()
+    def _say(self, error: Exception) -> None:
+        """Tell of an error once, not at every look."""
+        trouble, self._trouble = self._trouble, f"learning waits: {error}"
+        if self._trouble != trouble:
+            unforeseen = not isinstance(error, BanditRouterError)
+            logger.warning("router %s: %s", self._router, self._trouble, exc_info=unforeseen)
+
+    def _catch_up(self) -> None:
+        for attempt in range(3):
+            try:
+                self._renew()
+                self._follow()
+                return
+            except StaleGenerationError:  # another worker folded anew meanwhile: look again
+                if attempt == 2:
+                    raise
+
+    def _look_after(self) -> None:
+        """What can wait until nobody does: the prior, checkpoints, texts that expire."""
         self._refresh()
+        if self._unsaved >= CHECKPOINT_EVERY:
+            self._save()
         self._expire()
 
     def _renew(self) -> None:
-        registration = _registration(self._log, self._router)
+        """Take over what was registered since, and fold again where that changes what counts."""
+        current = self._log.read(lambda connection: versions(connection, self._router))
         old = self.view.registration
-        if (
-            registration.generation != old.generation
-            or registration.settings.features != old.settings.features
-        ):
+        if current == (old.revision, old.generation):
+            return
+        registration = _registration(self._log, self._router)
+        if registration.generation != old.generation:
             self._reload()
             return
+        spent = self.view.spent
+        if _budget(registration) != _budget(old):
+            spent = self._spent(registration)
         with self.lock:
             for model in registration.known:
-                if model not in self.beliefs.models:
-                    self.beliefs.add_model(model)
-            self.view = View(registration=registration, features=self.view.features, lens=self.view.lens)
+                if model not in self.view.beliefs.models:
+                    self.view.beliefs.add_model(model)
+            self.view = replace(self.view, registration=registration, spent=spent)
 
     def _reload(self) -> None:
-        """Fold the log (its last checkpoint and the tail) into fresh beliefs."""
-        while True:
+        """Fold the log (its last checkpoint, or all of it, and the tail) into fresh beliefs."""
+        for _ in range(JOIN_TRIES):
             registration = _registration(self._log, self._router)
             features = load_features(self._log, registration.settings.features)
             lens = lens_of(registration, features)
@@ -185,19 +218,32 @@ class Learner:
                 snapshot = self._join(lens, state, registration.generation)
                 break
             except StaleGenerationError:
-                time.sleep(0.01)  # another worker is ahead: look at the log again
+                time.sleep(0.02)  # another worker is ahead: look at the log again
+        else:
+            raise StoreUnavailableError(f"store: {self._router!r} is ahead of the log")
         beliefs = Beliefs(list(registration.known), lens.dim, half_life=lens.half_life_s)
         beliefs.replace(_complete(snapshot, registration, lens), at=self._clock())
-        with self.lock:
-            self.view = View(registration=registration, features=features, lens=lens)
-            self.beliefs, self.predictions = beliefs, state.predictions
         self._position, self._reward_seq = snapshot.position, snapshot.complete
         self._outcome_seq, self._unsaved = state.outcome_seq, 0
+        self.view = View(
+            registration=registration,
+            features=features,
+            lens=lens,
+            beliefs=beliefs,
+            predictions=state.predictions,
+            spent=self._spent(registration),
+        )
 
     def _fold(self, lens: Lens, generation: int) -> Fold:
         with self._log.reading() as connection:
-            found = read_checkpoint(connection, lens, generation)
-            state = fold(connection, lens) if found is None else found
+            state = read_checkpoint(connection, lens, generation) or fold(connection, lens)
+            while True:
+                news = tail(connection, lens, state.reward_seq, state.outcome_seq, limit=TAIL_LIMIT)
+                _add(state, news.deltas, lens)
+                spend_all(state.predictions, news.spendings)
+                state.reward_seq, state.outcome_seq = news.reward_seq, news.outcome_seq
+                if not news.more:
+                    break
         if state.skipped:
             logger.warning(
                 "router %s: %d rewards have features of another version and do not count",
@@ -221,53 +267,57 @@ class Learner:
         self._store.replace(self._router, snapshot)
         return snapshot
 
+    def _spent(self, registration: Registration) -> tuple[int, float]:
+        budget, since = _budget(registration)
+        if budget is None:
+            return 0, 0.0
+        return self._log.read(lambda c: spent_since(c, registration.name, since or 0.0))
+
     def _follow(self) -> None:
         generation, lens = self.view.registration.generation, self.view.lens
-        while True:
+        more = True
+        while more:
             with self._log.reading() as connection:
                 news = tail(connection, lens, self._reward_seq, self._outcome_seq, limit=TAIL_LIMIT)
-            if (news.reward_seq, news.outcome_seq) != (self._reward_seq, self._outcome_seq):
+            more = news.more
+            fresh = news.reward_seq - self._reward_seq + news.outcome_seq - self._outcome_seq
+            if fresh:
                 self._store.append(
                     self._router, news.deltas, generation=generation, complete=news.reward_seq
                 )
                 with self.lock:
-                    spend_all(self.predictions, news.spendings)
-                self._unsaved += (
-                    news.reward_seq - self._reward_seq + news.outcome_seq - self._outcome_seq
-                )
+                    spend_all(self.view.predictions, news.spendings)
                 self._reward_seq, self._outcome_seq = news.reward_seq, news.outcome_seq
+                self._unsaved += fresh
                 self._news_at = time.monotonic()
             self._learn(generation)
-            if max(len(news.deltas), len(news.spendings)) < TAIL_LIMIT:
-                break
-        if self._unsaved >= CHECKPOINT_EVERY:
-            self._save()
 
     def _learn(self, generation: int) -> None:
         found = self._store.read(self._router, generation=generation, after=self._position)
         if isinstance(found, Snapshot):
             if found.generation != generation:
                 raise StaleGenerationError(f"store: {self._router!r} was folded anew")
-            with self.lock:
-                self.beliefs.replace(_complete(found, self.view.registration, self.view.lens))
+            beliefs = Beliefs(self.view.beliefs.models, self.view.lens.dim, half_life=found.half_life_s)
+            beliefs.replace(_complete(found, self.view.registration, self.view.lens), at=self._clock())
+            self.view = replace(self.view, beliefs=beliefs)
         elif isinstance(found, Changes):
             for delta in found.deltas:
                 with self.lock:
-                    self.beliefs.learn(delta.model, delta.observation)
+                    self.view.beliefs.learn(delta.model, delta.observation)
         if found is not None:
             self._position = found.position
 
     def _refresh(self) -> None:
         """Choose the prior anew when there is much new evidence, or time to do it."""
-        stale, now = self.beliefs.stale, self._clock()
-        total = sum(evidence.n for evidence in self.beliefs.evidence.values())
+        beliefs, now = self.view.beliefs, self._clock()
+        total = sum(evidence.n * evidence.fading(now) for evidence in beliefs.evidence.values())
         half_life = self.view.lens.half_life_s
-        faded = half_life is not None and now - self.beliefs.fitted_at > half_life / 50
-        rested = stale > 0 and time.monotonic() - self._news_at > RESTFUL_S
-        if faded or rested or stale > max(25.0, GROWTH * total):
-            fit = self.beliefs.fit(at=now)
+        faded = half_life is not None and now - beliefs.fitted_at > half_life / 50
+        rested = beliefs.stale > 0 and time.monotonic() - self._news_at > RESTFUL_S
+        if faded or rested or beliefs.stale > max(25.0, GROWTH * total):
+            fit = beliefs.fit(at=now)
             with self.lock:
-                self.beliefs.adopt(fit)
+                beliefs.adopt(fit)
 
     def _expire(self) -> None:
         retention = self.view.registration.settings.text_retention
@@ -285,7 +335,7 @@ class Learner:
             return
         state = Fold(
             evidence=dict(snapshot.evidence),
-            predictions=self.predictions,
+            predictions=self.view.predictions,
             reward_seq=snapshot.complete,
             outcome_seq=self._outcome_seq,
         )
@@ -298,9 +348,16 @@ class Learner:
                 self._save()
         except BanditRouterError as error:
             logger.warning("router %s: no checkpoint at closing: %s", self._router, error)
-        with self._asked:
-            for future in self._waiting:
-                future.set_exception(ClosedError("the router was closed"))
+
+
+def _add(state: Fold, deltas: Sequence[Delta], lens: Lens) -> None:
+    for delta in deltas:
+        evidence = state.evidence.setdefault(delta.model, Evidence(lens.dim, half_life=lens.half_life_s))
+        evidence.add(delta.observation)
+
+
+def _budget(registration: Registration) -> tuple[float | None, float | None]:
+    return registration.settings.budget_usd_per_request, registration.settings.budget_since
 
 
 def _complete(snapshot: Snapshot, registration: Registration, lens: Lens) -> dict[str, Evidence]:

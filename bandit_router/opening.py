@@ -9,15 +9,16 @@ from typing import Any, TypedDict
 
 import sqlalchemy as sa
 
-from bandit_router.errors import SettingsError
+from bandit_router.errors import FeaturesError, SettingsError
 from bandit_router.events import Model
-from bandit_router.features import FeatureExtractor
+from bandit_router.features import FeatureExtractor, FittedFeatures, features_from_spec
 from bandit_router.log import EventLog, registration
+from bandit_router.log.deciding import has_decisions
 from bandit_router.log.registration import Registration
 from bandit_router.log.writer import committed
 from bandit_router.policies import Policy
 from bandit_router.preference import Preference
-from bandit_router.rebuilding import adopt_features
+from bandit_router.rebuilding import known_extractor
 from bandit_router.rewards import Metric
 from bandit_router.settings import Settings, TextPolicy
 
@@ -57,6 +58,7 @@ def register(
     SettingsError
         A bad setting; or there is no such router, and `create` is False.
     """
+    _check(models)
     if not create and log.read(lambda c: registration.versions(c, name)) is None:
         names = ", ".join(log.read(registration.router_names)) or "none at all"
         raise SettingsError(f"the log has no router {name!r}; it has {names}")
@@ -66,7 +68,7 @@ def register(
         if fresh:
             registration.create_router(connection, name, models, Settings(), now)
         if fresh or apply:
-            configure_router(connection, name, settings, now, live=False)
+            configure_router(connection, name, settings, now)
         if apply and models and not fresh:
             _put_all(connection, name, models)
         found = registration.read_registration(connection, name)
@@ -82,6 +84,18 @@ def register(
             ", ".join(missing),
         )
     return found
+
+
+def _check(models: Sequence[Model]) -> None:
+    if isinstance(models, str) or not isinstance(models, Sequence):
+        raise TypeError(f"models: expected a list of Model, got {type(models).__name__}")
+    for model in models:
+        if not isinstance(model, Model):
+            raise TypeError(f"models: expected Model, got {type(model).__name__}")
+    names = [model.name for model in models]
+    repeated = [name for name in names if names.count(name) > 1]
+    if repeated:
+        raise ValueError(f"models: {repeated[0]!r} stands there twice")
 
 
 def _put_all(connection: sa.Connection, name: str, models: Sequence[Model]) -> None:
@@ -100,18 +114,43 @@ def configure_router(
     name: str,
     settings: Mapping[str, Any],  # of each setting's own type
     now: float,
-    *,
-    live: bool,
 ) -> None:
-    """Change settings of a router; a new half-life begins a new generation."""
+    """Change settings of a router; a new half-life, or other features, begin a new generation.
+
+    Raises
+    ------
+    SettingsError
+        No such setting, or a bad value.
+    FeaturesError
+        The router has decisions with other features: those go through `rebuild`.
+    """
     found = registration.read_registration(connection, name)
     assert found is not None
     changes = dict(settings)
     if "features" in changes:
-        changes["features"] = adopt_features(connection, changes["features"], now, found, live=live)
+        changes["features"] = _adopt(connection, found, changes["features"], now)
     changed = found.settings.with_changes(changes, now=now)
     if changed == found.settings:
         return
     registration.write_settings(connection, name, changed, now)
-    if changed.half_life != found.settings.half_life:
+    refold = ("half_life", "features")
+    if any(getattr(changed, setting) != getattr(found.settings, setting) for setting in refold):
         registration.begin_generation(connection, name)
+
+
+def _adopt(connection: sa.Connection, found: Registration, features: object, now: float) -> str:
+    """The SPEC of features that a router may use; a fitted extractor is kept in the log."""
+    extractor = _extractor(connection, features)
+    if extractor.spec != found.settings.features and has_decisions(connection, found.name):
+        raise FeaturesError("features: a router with decisions changes them by rebuild(features=...)")
+    if isinstance(extractor, FittedFeatures):
+        registration.keep_extractor(connection, extractor.version, extractor.to_bytes(), now)
+    return extractor.spec
+
+
+def _extractor(connection: sa.Connection, features: object) -> FeatureExtractor:
+    if not isinstance(features, str):
+        return known_extractor(features)
+    kind, _, version = features.partition(":")
+    artefact = registration.find_extractor(connection, version) if kind == "fitted" else None
+    return features_from_spec(features) if artefact is None else FittedFeatures.from_bytes(artefact)

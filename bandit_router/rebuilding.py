@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
 
-from bandit_router.errors import FeaturesError
+from bandit_router.errors import FeaturesError, SettingsError
 from bandit_router.events import Array, Prompt
-from bandit_router.features import FeatureExtractor, FittedFeatures, features_from_spec
-from bandit_router.learner import Learner, load_features
+from bandit_router.features import FeatureExtractor, FittedFeatures, HashedFeatures, VectorFeatures
+from bandit_router.learner import POLL_S, Learner, load_features
 from bandit_router.log import EventLog
 from bandit_router.log.checkpoints import drop_checkpoints
 from bandit_router.log.deciding import read_prompts, textless_ids, write_features
 from bandit_router.log.registration import (
-    Registration,
     begin_generation,
     keep_extractor,
     read_registration,
     write_settings,
 )
+from bandit_router.log.writer import committed
 
 _CHUNK = 256  # prompts that are encoded at once
+OTHERS_S = 5 * POLL_S  # how long other workers may go on with the old features
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,85 +58,83 @@ def rebuild(
     textless: str,
     now: float,
 ) -> Rebuilt:
-    """Fold a router's beliefs again from its whole log; with other features, encode the log first."""
+    """Fold a router's beliefs again from its whole log; decisions with other features are encoded first.
+
+    All new vectors, the settings and the new generation come in one transaction: nobody ever sees some of
+    them without the others. What other workers still decide with the old features is encoded afterwards.
+    """
     if textless not in ("refuse", "mean"):
         raise ValueError(f"textless: expected 'refuse' or 'mean', got {textless!r}")
-    router = learner.view.registration.name
-    encoded, mean_only, spec = 0, 0, learner.view.registration.settings.features
-    if features is not None:
-        extractor = features if not isinstance(features, str) else load_features(log, features)
-        spec = extractor.spec
-        encoded, mean_only = _encode(log, router, extractor, textless)
-        log.write(lambda c: _switch(c, router, extractor, now)).result()
-        late, _ = _encode(log, router, extractor, "mean" if textless == "mean" else "refuse")
-        encoded += late
-    generation = log.write(lambda c: _begin(c, router)).result()
-    learner.catch_up().result()
-    return Rebuilt(generation=generation, features=spec, encoded=encoded, textless=mean_only)
+    router, spec = learner.view.registration.name, learner.view.registration.settings.features
+    extractor = load_features(log, features if isinstance(features, str) else spec)
+    if features is not None and not isinstance(features, str):
+        extractor = known_extractor(features)
+    refuse = textless == "refuse" and features is not None
+    vectors, bare = _encode(log, router, extractor, refuse=refuse, mean=textless == "mean")
+    generation = committed(log.write(lambda c: _switch(c, router, extractor, vectors, now)))
+    committed(learner.catch_up())
+    late: Mapping[str, Array] = {}
+    if extractor.spec != spec:
+        time.sleep(OTHERS_S)
+        late, _ = _encode(log, router, extractor, refuse=False, mean=textless == "mean")
+    if late:
+        generation = committed(log.write(lambda c: _switch(c, router, extractor, late, now)))
+        committed(learner.catch_up())
+    encoded = len(vectors) + len(late) - bare
+    return Rebuilt(generation=generation, features=extractor.spec, encoded=encoded, textless=bare)
 
 
-def _begin(connection: sa.Connection, router: str) -> int:
-    drop_checkpoints(connection, router)
-    return begin_generation(connection, router)
-
-
-def _switch(connection: sa.Connection, router: str, extractor: FeatureExtractor, now: float) -> None:
+def _switch(
+    connection: sa.Connection,
+    router: str,
+    extractor: FeatureExtractor,
+    vectors: Mapping[str, Array],
+    now: float,
+) -> int:
+    write_features(connection, extractor.version, vectors)
     if isinstance(extractor, FittedFeatures):
         keep_extractor(connection, extractor.version, extractor.to_bytes(), now)
     found = read_registration(connection, router)
     assert found is not None
-    write_settings(connection, router, replace(found.settings, features=extractor.spec), now)
+    if found.settings.features != extractor.spec:
+        write_settings(connection, router, replace(found.settings, features=extractor.spec), now)
+    drop_checkpoints(connection, router)
+    return begin_generation(connection, router)
 
 
-def _encode(log: EventLog, router: str, extractor: FeatureExtractor, textless: str) -> tuple[int, int]:
-    """Give every decision of a router the features of an extractor; return (encoded, without text)."""
+def _encode(
+    log: EventLog, router: str, extractor: FeatureExtractor, *, refuse: bool, mean: bool
+) -> tuple[dict[str, Array], int]:
+    """Return the vectors of decisions that have others, and how many of them have no text."""
     bare = log.read(lambda c: textless_ids(c, router, extractor.version))
-    if bare and textless == "refuse":
+    if bare and refuse:
         raise FeaturesError(
             f"features: {len(bare)} decisions have no text to encode again; "
             "with textless='mean' only each model's plain mean survives of them"
         )
     prompts = log.read(lambda c: read_prompts(c, router, but=extractor.version))
-    for chunk in _chunked(prompts):
+    vectors: dict[str, Array] = {}
+    for start in range(0, len(prompts), _CHUNK):
+        chunk = prompts[start : start + _CHUNK]
         x = extractor.extract_many([Prompt.of(prompt) for _, prompt in chunk])
-        _write(log, extractor.version, [decision_id for decision_id, _ in chunk], x)
+        vectors.update(zip((decision_id for decision_id, _ in chunk), x, strict=True))
+    if not mean:
+        return vectors, 0
     constant = np.zeros(extractor.dim)
     constant[0] = 1.0
-    for chunk in _chunked([(decision_id, None) for decision_id in bare]):
-        _write(
-            log, extractor.version, [decision_id for decision_id, _ in chunk], [constant] * len(chunk)
-        )
-    return len(prompts), len(bare)
+    vectors.update(dict.fromkeys(bare, constant))
+    return vectors, len(bare)
 
 
-def _write(log: EventLog, version: str, ids: Sequence[str], x: Sequence[Array] | Array) -> None:
-    vectors = dict(zip(ids, x, strict=True))
-    log.write(lambda c: write_features(c, version, vectors)).result()
-
-
-def _chunked(items: Sequence[tuple[str, Any]]) -> Iterator[Sequence[tuple[str, Any]]]:  # Any: a prompt
-    for start in range(0, len(items), _CHUNK):
-        yield items[start : start + _CHUNK]
-
-
-def adopt_features(
-    connection: sa.Connection,
-    features: str | FeatureExtractor,
-    now: float,
-    found: Registration,
-    *,
-    live: bool,
-) -> str:
-    """Return the SPEC of features for a router's settings; a fitted extractor is kept in the log.
+def known_extractor(features: object) -> FeatureExtractor:
+    """Return an extractor that every worker can make from its SPEC, or from the log.
 
     Raises
     ------
-    FeaturesError
-        The router has decisions with other features: those go through `rebuild`.
+    SettingsError
+        Something else.
     """
-    extractor = features_from_spec(features) if isinstance(features, str) else features
-    if extractor.spec != found.settings.features and live:
-        raise FeaturesError("features: a live router changes them by rebuild(features=...)")
-    if isinstance(extractor, FittedFeatures):
-        keep_extractor(connection, extractor.version, extractor.to_bytes(), now)
-    return extractor.spec
+    if not isinstance(features, HashedFeatures | FittedFeatures | VectorFeatures):
+        kinds = "a SPEC, HashedFeatures, FittedFeatures or VectorFeatures"
+        raise SettingsError(f"features: expected {kinds}, got {type(features).__name__}")
+    return features

@@ -53,6 +53,8 @@ class Request:
         for name in ("user", "conversation", "key"):
             if getattr(self, name) is not None:
                 check_name(name, getattr(self, name))
+        if self.preference is not None and not isinstance(self.preference, Preference):
+            raise TypeError(f"preference: expected a Preference, got {type(self.preference).__name__}")
         if self.max_cost_usd is not None:
             check_amount("max_cost_usd", self.max_cost_usd)
         if self.max_tokens is not None and check_count("max_tokens", self.max_tokens) < 1:

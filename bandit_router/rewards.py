@@ -48,8 +48,10 @@ class Metric:
         object.__setattr__(self, "weight", check_unit("metric weight", self.weight))
         low, high = check_number("metric low", self.low), check_number("metric high", self.high)
         check_number("metric high - low", high - low)
-        if self.low == self.high:
-            raise SettingsError(f"metric: low and high are both {self.low:g}")
+        if low == high:
+            raise SettingsError(f"metric: low and high are both {low:g}")
+        object.__setattr__(self, "low", low)
+        object.__setattr__(self, "high", high)
 
     def check(self, name: str, value: object) -> FeedbackValue:
         """Return `value` if it is one of this metric's (or None, which revokes).

@@ -7,11 +7,13 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Mapping, Sequence
+import weakref
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import replace
 from typing import Any, Unpack
+
+from sqlalchemy import Connection
 
 from bandit_router.asking import (
     ChooseArguments,
@@ -21,7 +23,13 @@ from bandit_router.asking import (
     read_request,
     read_word,
 )
-from bandit_router.errors import BanditRouterError, ClosedError, UnknownModelError
+from bandit_router.errors import (
+    BanditRouterError,
+    ClosedError,
+    LogUnavailableError,
+    StaleGenerationError,
+    UnknownModelError,
+)
 from bandit_router.events import (
     Decision,
     Feedback,
@@ -29,6 +37,7 @@ from bandit_router.events import (
     Model,
     Outcome,
     Prompt,
+    check_count,
     check_name,
     clean_text,
     utc,
@@ -45,15 +54,16 @@ from bandit_router.log.deciding import (
 )
 from bandit_router.log.erasure import Forgotten, forget_user
 from bandit_router.log.hearing import Reported
-from bandit_router.log.writer import PATIENCE_S, acommitted, committed
+from bandit_router.log.writer import acommitted, committed
 from bandit_router.opening import SettingsArguments, configure_router, register
 from bandit_router.rebuilding import Rebuilt, rebuild
 from bandit_router.request import Request
 from bandit_router.settings import Settings
-from bandit_router.store import PosteriorStore
+from bandit_router.store import PosteriorStore, open_store
 from bandit_router.worker import Plan, Worker
 
 logger = logging.getLogger(__name__)
+FORGET_TRIES = 10
 
 
 class Router:
@@ -76,6 +86,7 @@ class Router:
     def __init__(self, worker: Worker, *, durable: bool) -> None:
         self._worker, self._durable, self._closed = worker, durable, False
         self._gate = threading.Lock()
+        _routers.add(self)
 
     @classmethod
     def open(
@@ -128,23 +139,18 @@ class Router:
             The log cannot be reached, or is of another version.
         """
         check_name("name", name)
-        for model in models:
-            if not isinstance(model, Model):
-                raise TypeError(f"models: expected Model, got {type(model).__name__}")
-        repeated = [model.name for model in models if [m.name for m in models].count(model.name) > 1]
-        if repeated:
-            raise ValueError(f"models: {repeated[0]!r} stands there twice")
+        if isinstance(store, str):
+            open_store(store).close()  # a bad URL is refused before anything is made
+        numbers = {
+            "seed": None if seed is None else check_count("seed", seed),
+            "worker": None if worker is None else check_count("worker", worker),
+        }
         events = EventLog.open(log, migrate=migrate)
         try:
             register(events, name, models, settings, apply=apply, create=create, now=time.time())
-            plan = Plan(
-                url=events.engine.url.render_as_string(hide_password=False),
-                store=store,
-                router=name,
-                seed=seed,
-                identity=None if worker is None else [worker],
-                clock=time.time,
-            )
+            plan = Plan(url=events.url, store=store, router=name, clock=time.time, seed=numbers["seed"])
+            if numbers["worker"] is not None:
+                plan = replace(plan, identity=(numbers["worker"],))
             return cls(Worker(plan, events), durable=durable)
         except BaseException:
             events.close()
@@ -202,44 +208,30 @@ class Router:
         TypeError, ValueError
             A malformed argument.
         """
-        request = read_request(prompt, options)
-        decision = self._here().decider.decide(request)
-        self._fix_unit(decision, request)
-        return self._settle(self._record(decision, request), decision, request)
+        worker, request = self._here(), read_request(prompt, options)
+        decision = worker.decider.decide(request)
+        recorded = self._record(worker, decision, request)
+        return self._hand_over(worker, decision, request) or _accepted(
+            worker, committed(recorded), decision
+        )
 
     async def achoose(
         self, prompt: Messages | None = None, **options: Unpack[ChooseArguments]
     ) -> Decision:
         """As `choose`, without blocking the event loop."""
-        request = read_request(prompt, options)
-        decider = self._here().decider
-        if decider.knows(request.conversation):
-            decision = decider.decide(request)
+        worker, request = self._here(), read_request(prompt, options)
+        if worker.decider.knows(request.conversation):
+            decision = worker.decider.decide(request)
         else:
-            decision = await asyncio.to_thread(decider.decide, request)
-        self._fix_unit(decision, request)
-        recorded = self._record(decision, request)
-        if request.key is None and not self._durable:
-            return decision
-        return _kept(await acommitted(recorded), decision)
+            decision = await asyncio.to_thread(worker.decider.decide, request)
+        recorded = self._record(worker, decision, request)
+        early = self._hand_over(worker, decision, request)
+        return early or _accepted(worker, await acommitted(recorded), decision)
 
-    def _fix_unit(self, decision: Decision, request: Request) -> None:
-        """Write down the cost unit when a price weight is first used."""
-        worker = self._here()
-        settings, unit, now = (
-            worker.learner.view.registration.settings,
-            decision.cost_unit_usd,
-            decision.at,
-        )
-        weighted = (request.preference or settings.preference).price_weight > 0
-        if weighted and settings.cost_unit_usd is None and unit is not None:
-            name = worker.plan.router
-            worker.log.write(lambda c: registration.fix_cost_unit(c, name, unit, now)).add_done_callback(
-                _tell
-            )
-
-    def _record(self, decision: Decision, request: Request) -> Future[Any]:  # Any: a Decision or None
-        worker = self._here()
+    def _record(
+        self, worker: Worker, decision: Decision, request: Request
+    ) -> Future[Any]:  # Any: the decision recorded under a key, else None
+        _fix_unit(worker, decision, request)
         body_hash = None if request.key is None else hash_of(request)
         rows = decision_rows(
             decision,
@@ -248,17 +240,19 @@ class Router:
             input_tokens=request.prompt.input_tokens,
             body_hash=body_hash,
         )
-        if body_hash is None:
-            return worker.log.writer.insert(*rows)
-        return worker.log.write(lambda c: record_keyed(c, decision, rows, body_hash))
-
-    def _settle(
-        self, recorded: Future[Any], decision: Decision, request: Request
-    ) -> Decision:  # Any: above
-        if request.key is None and not self._durable:
+        if body_hash is not None:
+            return worker.log.write(lambda c: record_keyed(c, decision, rows, body_hash))
+        recorded = worker.log.writer.insert(*rows)
+        if not self._durable:
             recorded.add_done_callback(_tell)
-            return decision
-        return _kept(committed(recorded), decision)
+        return recorded
+
+    def _hand_over(self, worker: Worker, decision: Decision, request: Request) -> Decision | None:
+        """The decision, where nobody waits for its commit; a key's first answer must be waited for."""
+        if self._durable or request.key is not None:
+            return None
+        worker.decider.accept(decision)
+        return decision
 
     def report(self, decision_id: str, outcome: Outcome, *, answer: str | None = None) -> Reported:
         """Tell how the call went; a second, different outcome replaces the first.
@@ -272,24 +266,27 @@ class Router:
         LogUnavailableError
             It could not be made durable.
         """
-        reported = committed(self._report(decision_id, outcome, answer))
-        self._here().decider.paid(decision_id, reported.cost_usd)
+        worker = self._here()
+        reported = committed(self._report(worker, decision_id, outcome, answer))
+        worker.decider.paid(decision_id, reported.cost_usd)
         return reported
 
     async def areport(
         self, decision_id: str, outcome: Outcome, *, answer: str | None = None
     ) -> Reported:
         """As `report`, without blocking the event loop."""
-        reported = await acommitted(self._report(decision_id, outcome, answer))
-        self._here().decider.paid(decision_id, reported.cost_usd)
+        worker = self._here()
+        reported = await acommitted(self._report(worker, decision_id, outcome, answer))
+        worker.decider.paid(decision_id, reported.cost_usd)
         return reported
 
-    def _report(self, decision_id: str, outcome: Outcome, answer: str | None) -> Future[Reported]:
+    def _report(
+        self, worker: Worker, decision_id: str, outcome: Outcome, answer: str | None
+    ) -> Future[Reported]:
         check_name("decision_id", decision_id)
         if not isinstance(outcome, Outcome):
             raise TypeError(f"outcome: expected an Outcome, got {type(outcome).__name__}")
         text = None if answer is None else clean_text("answer", answer)
-        worker = self._here()
         known = worker.learner.view.registration
         if outcome.model is not None and outcome.model not in known.known:
             raise UnknownModelError(f"no model {outcome.model!r} in router {known.name!r}")
@@ -340,7 +337,9 @@ class Router:
         TypeError, ValueError
             A malformed argument.
         """
-        return self._applied(committed(self._hear(decision_id, name, value, options)))
+        worker = self._here()
+        heard = committed(self._hear(worker, decision_id, name, value, options))
+        return _applied(worker, heard)
 
     async def afeedback(
         self,
@@ -350,28 +349,26 @@ class Router:
         **options: Unpack[FeedbackArguments],
     ) -> Feedback:
         """As `feedback`, without blocking the event loop."""
-        heard = await acommitted(self._hear(decision_id, name, value, options))
+        worker = self._here()
+        heard = await acommitted(self._hear(worker, decision_id, name, value, options))
         try:
-            await acommitted(self._here().learner.catch_up())
+            await acommitted(worker.learner.catch_up())
         except BanditRouterError:
-            return heard
+            return heard  # durable; the learner applies it by itself
         return replace(heard, applied=True)
 
     def _hear(
-        self, decision_id: str, name: str, value: FeedbackValue, options: Mapping[str, Any]
+        self,
+        worker: Worker,
+        decision_id: str,
+        name: str,
+        value: FeedbackValue,
+        options: Mapping[str, Any],  # of each option's own type
     ) -> Future[Feedback]:
-        worker = self._here()
         known, now = worker.learner.view.registration, round(worker.plan.clock(), 6)
         metrics = known.settings.metrics
         word = read_word(decision_id, name, value, options, metrics=metrics, now=now)
         return worker.log.write(lambda c: hearing.record_feedback(c, known.name, word, metrics))
-
-    def _applied(self, heard: Feedback) -> Feedback:
-        try:
-            self._here().learner.catch_up().result(PATIENCE_S)
-        except (BanditRouterError, FutureTimeoutError):
-            return heard  # durable; the learner applies it by itself
-        return replace(heard, applied=True)
 
     def retract(self, feedback_id: str) -> Feedback:
         """Take one word back: its evidence is subtracted, and nothing said before it returns.
@@ -387,7 +384,7 @@ class Router:
         job = worker.log.write(
             lambda c: hearing.retract(c, known.name, feedback_id, known.settings.metrics, now)
         )
-        return self._applied(committed(job))
+        return _applied(worker, committed(job))
 
     def forget_user(self, user: str) -> Forgotten:
         """Erase a user: the decisions made for them, their words about others', and what was learnt from both.
@@ -399,10 +396,16 @@ class Router:
         """
         check_name("user", user)
         worker = self._here()
-        view, now = worker.learner.view, worker.plan.clock()
-        metrics = view.registration.settings.metrics
-        forgotten = committed(worker.log.write(lambda c: forget_user(c, view.lens, user, metrics, now)))
-        worker.decider.forget()
+        for _ in range(FORGET_TRIES):
+            try:
+                forgotten = committed(worker.log.write(_forgetting(worker, user)))
+                break
+            except StaleGenerationError:  # another worker folded anew meanwhile: take that up first
+                committed(worker.learner.catch_up())
+        else:
+            raise LogUnavailableError(
+                "log: the router was folded anew too often while a user was erased"
+            )
         committed(worker.learner.catch_up())
         return forgotten
 
@@ -447,7 +450,7 @@ class Router:
         """
         check_name("model", name)
 
-        def job(connection: Any, router: str) -> None:  # Any: a connection of the log
+        def job(connection: Connection, router: str) -> None:
             if not registration.retire_model(connection, router, name):
                 raise UnknownModelError(f"no active model {name!r} in router {router!r}")
 
@@ -464,10 +467,10 @@ class Router:
             No such setting, or a bad value.
         """
         now = self._here().plan.clock()
-        self._change(lambda c, name: configure_router(c, name, settings, now, live=True))
+        self._change(lambda c, name: configure_router(c, name, settings, now))
         return self.settings
 
-    def _change(self, job: Any) -> None:  # Any: a function of connection and name
+    def _change(self, job: Callable[[Connection, str], object]) -> None:
         worker = self._here()
         committed(worker.log.write(lambda c: job(c, worker.plan.router)))
         committed(worker.learner.catch_up())
@@ -551,17 +554,53 @@ class Router:
         return self._worker
 
     def _reopen(self) -> None:
-        # The parent's lock may have been held by a thread that does not exist here.
-        if self._worker.pid != os.getpid():
-            self._gate = threading.Lock()
-            self._worker = self._worker.again()
+        with self._gate:
+            if self._worker.pid != os.getpid():
+                self._worker = self._worker.again()
 
 
-def _kept(recorded: Decision | None, decision: Decision) -> Decision:
-    return decision if recorded is None else recorded
+def _unlock() -> None:
+    """In a forked child: a parent's lock may have been held by a thread that does not exist here."""
+    for router in list(_routers):
+        router._gate = threading.Lock()
+
+
+_routers: weakref.WeakSet[Router] = weakref.WeakSet()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_unlock)
+
+
+def _fix_unit(worker: Worker, decision: Decision, request: Request) -> None:
+    """Write down the cost unit when a price weight is first used."""
+    settings, unit, now = worker.learner.view.registration.settings, decision.cost_unit_usd, decision.at
+    if settings.cost_unit_usd is None and unit is not None:
+        name = worker.plan.router
+        worker.log.write(lambda c: registration.fix_cost_unit(c, name, unit, now)).add_done_callback(
+            _tell
+        )
+
+
+def _accepted(worker: Worker, recorded: Decision | None, decision: Decision) -> Decision:
+    kept = decision if recorded is None else recorded
+    worker.decider.accept(kept)
+    return kept
+
+
+def _applied(worker: Worker, heard: Feedback) -> Feedback:
+    try:
+        committed(worker.learner.catch_up())
+    except BanditRouterError:
+        return heard  # durable; the learner applies it by itself
+    return replace(heard, applied=True)
+
+
+def _forgetting(worker: Worker, user: str) -> Callable[[Connection], Forgotten]:
+    view, now = worker.learner.view, worker.plan.clock()
+    generation, metrics = view.registration.generation, view.registration.settings.metrics
+    return lambda c: forget_user(c, view.lens, user, generation=generation, metrics=metrics, now=now)
 
 
 def _tell(recorded: Future[Any]) -> None:  # Any: the result does not matter
-    error = recorded.exception()
+    error = None if recorded.cancelled() else recorded.exception()
     if error is not None:
         logger.error("a write that nobody waited for failed: %s", error)

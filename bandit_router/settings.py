@@ -82,6 +82,10 @@ class Settings:
         named = isinstance(getattr(self.policy, "spec", None), str)  # a class has a property there
         if not named or not callable(getattr(self.policy, "probabilities", None)):
             raise SettingsError(f"policy: expected a Policy, got {self.policy!r}")
+        if policy_from_spec(self.policy.spec) != self.policy:
+            raise SettingsError(
+                f"policy: {self.policy.spec!r} does not give it back: put it into POLICIES"
+            )
         if not isinstance(self.preference, Preference):
             raise SettingsError(f"preference: expected a Preference, got {self.preference!r}")
         for name in ("cost_unit_usd", "budget_usd_per_request"):
@@ -94,6 +98,8 @@ class Settings:
             value = getattr(self, name)
             if value is not None and not (isinstance(value, timedelta) and value > timedelta(0)):
                 raise SettingsError(f"{name}: expected a positive timedelta, got {value!r}")
+            if value is not None:
+                check_amount(f"{name} in seconds", value.total_seconds())
         object.__setattr__(self, "floor", check_unit("floor", self.floor))
         for name in ("cost_unit_usd", "budget_usd_per_request", "budget_since"):
             value = getattr(self, name)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -16,7 +15,6 @@ from bandit_router.log import EventLog
 from bandit_router.store import PosteriorStore, open_store
 
 logger = logging.getLogger(__name__)
-_abandoned: list[Worker] = []  # a parent's workers: a child must not even close their files
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,16 +23,21 @@ class Plan:
 
     Attributes
     ----------
-    identity : sequence of int
-        Mixed into the seed, so that no two workers draw alike.
+    identity : tuple of int, optional
+        Mixed into the seed, so that no two workers draw alike; by default the process's id.
     """
 
     url: str
     store: str | PosteriorStore
     router: str
-    seed: int | None
-    identity: Sequence[int] | None
     clock: Callable[[], float]
+    seed: int | None = None
+    identity: tuple[int, ...] = field(default_factory=lambda: (os.getpid(),))
+
+    def generator(self) -> np.random.Generator:
+        """Return the generator that draws this worker's models."""
+        seed = np.random.SeedSequence().entropy if self.seed is None else self.seed
+        return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=self.identity))
 
 
 class Worker:
@@ -49,16 +52,17 @@ class Worker:
 
     def __init__(self, plan: Plan, log: EventLog) -> None:
         self.plan, self.log, self.pid = plan, log, os.getpid()
+        rng = plan.generator()
         self.own_store = isinstance(plan.store, str)
         self.store = open_store(plan.store) if isinstance(plan.store, str) else plan.store
         self.learner = Learner(log, self.store, plan.router, clock=plan.clock)
-        self.decider = Decider(self.learner, log, rng=_generator(plan), clock=plan.clock)
+        self.decider = Decider(self.learner, log, rng=rng, clock=plan.clock)
 
     def again(self) -> Worker:
         """Return this process's own worker, made after a fork; the parent's is left alone."""
-        _abandoned.append(self)
         logger.info("router %s: reopened in a forked process", self.plan.router)
-        return Worker(self.plan, EventLog.open(self.plan.url))
+        plan = replace(self.plan, identity=(*self.plan.identity, os.getpid()))
+        return Worker(plan, EventLog.open(plan.url))
 
     def close(self) -> None:
         """Drain and stop the threads, keep a checkpoint, disconnect."""
@@ -66,10 +70,3 @@ class Worker:
         self.log.close()
         if self.own_store:
             self.store.close()
-
-
-def _generator(plan: Plan) -> np.random.Generator:
-    identity = [os.getpid(), threading.get_native_id()] if plan.identity is None else list(plan.identity)
-    entropy = np.random.SeedSequence().entropy if plan.seed is None else plan.seed
-    assert isinstance(entropy, int)
-    return np.random.default_rng([entropy, *identity])

@@ -305,16 +305,17 @@ def refuses_a_stale_append(make: Make) -> None:
 
 
 def refuses_a_stale_replace(make: Make) -> None:
-    """An earlier generation does not take the place of a later one."""
+    """A generation takes the place of an earlier one only: what was counted meanwhile is not lost."""
     deltas = _deltas(1, 3)
     with closing(make()) as store:
         desk = _Desk(store)
         store.replace(desk.router, _snapshot(5, evidence=_sums(deltas)))
-        demand_error(
-            StaleGenerationError,
-            lambda: store.replace(desk.router, _snapshot(4)),
-            "replace by generation 4 while the store holds 5",
-        )
+        for generation in (1, 4, 5):
+            demand_error(
+                StaleGenerationError,
+                partial(store.replace, desk.router, _snapshot(generation)),
+                f"replace by generation {generation} while the store holds 5",
+            )
         demand(
             desk.snapshot().generation == 5, f"expected generation 5, got {desk.snapshot().generation}"
         )

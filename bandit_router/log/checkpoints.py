@@ -116,6 +116,8 @@ def _without(
     return state
 
 
-def drop_checkpoints(connection: sa.Connection, router: str) -> None:
-    """Let go of all checkpoints of a router, so that the next fold reads the whole log."""
-    connection.execute(sa.delete(t.checkpoints).where(t.checkpoints.c.router == router))
+def drop_checkpoints(connection: sa.Connection, router: str, *, but: int | None = None) -> None:
+    """Let go of a router's checkpoints (but those of one generation): the next fold reads the whole log."""
+    c = t.checkpoints.c
+    statement = sa.delete(t.checkpoints).where(c.router == router)
+    connection.execute(statement if but is None else statement.where(c.generation != but))

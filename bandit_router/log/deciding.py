@@ -71,9 +71,7 @@ def decision_rows(
     decision: Decision, prompt: object, *, keep: TextPolicy, input_tokens: float, body_hash: str | None
 ) -> list[tuple[sa.Table, Row]]:
     """Return what is to be inserted for a decision: its row, and its text if that is kept."""
-    text = (
-        None if prompt is None or keep == "none" else json.dumps(prompt, ensure_ascii=False, default=str)
-    )
+    text = None if prompt is None or keep == "none" else json.dumps(prompt, ensure_ascii=False)
     row = decision_row(
         decision,
         input_tokens=input_tokens,
@@ -223,6 +221,12 @@ def read_prompts(
     return [(row.decision_id, json.loads(row.prompt)) for row in connection.execute(statement)]
 
 
+def has_decisions(connection: sa.Connection, router: str) -> bool:
+    """Return whether a router has decided anything yet."""
+    c = t.decisions.c
+    return connection.execute(sa.select(c.id).where(c.router == router).limit(1)).first() is not None
+
+
 def write_features(connection: sa.Connection, version: str, vectors: Mapping[str, Any]) -> None:
     """Replace the features of decisions by those of another extractor."""
     c = t.decisions.c
@@ -247,19 +251,15 @@ def textless_ids(connection: sa.Connection, router: str, features_version: str) 
 
 def spent_since(connection: sa.Connection, router: str, since: float) -> tuple[int, float]:
     """Return (requests, dollars) since a moment [s]; a request without an outcome costs what was predicted."""
-    requests, dollars = 0, 0.0
-    for rows in read_rounds(connection, router, since=since):
-        for row in rows:
-            requests += 1
-            dollars += _cost(row)
-    return requests, dollars
-
-
-def _cost(row: Row) -> float:
-    if row["cost_usd"] is not None:
-        return float(row["cost_usd"])
-    predicted = {entry[0]: entry[4] for entry in json.loads(row["candidates"])}
-    return float(predicted.get(row["model"]) or 0.0)
+    c, o = t.decisions.c, t.outcomes
+    paid = sa.func.coalesce(o.c.cost_usd, c.predicted_usd, 0.0)
+    statement = (
+        sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(paid), 0.0))
+        .select_from(t.decisions.outerjoin(o, sa.and_(o.c.decision_id == c.id, latest(o))))
+        .where(c.router == router, c.at_us >= to_us(since))
+    )
+    requests, dollars = connection.execute(statement).one()
+    return int(requests), float(dollars)
 
 
 def last_changes(connection: sa.Connection, router: str) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import tempfile
 import time
@@ -17,6 +18,7 @@ from sqlalchemy import event
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 
 from bandit_router.errors import LogUnavailableError, LogVersionError, SettingsError
+from bandit_router.log.forking import close_before_fork, unforked
 from bandit_router.log.tables import HEAD, routers
 
 logger = logging.getLogger(__name__)
@@ -58,9 +60,11 @@ def _sqlite(url: sa.URL) -> sa.Engine:
         url = url.set(database=str(Path(folder) / "log.db"))
     else:
         folder = None
+        url = _absolute(url)
     engine = sa.create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_S}, pool_size=8)
+    close_before_fork(engine)
     if folder is not None:
-        weakref.finalize(engine, shutil.rmtree, folder, ignore_errors=True)
+        weakref.finalize(engine, _remove, folder, os.getpid())
 
     @event.listens_for(engine, "connect")
     def on_connect(connection: Any, _: object) -> None:  # Any: sqlite3's, or another driver's
@@ -78,6 +82,17 @@ def _sqlite(url: sa.URL) -> sa.Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     return engine
+
+
+def _absolute(url: sa.URL) -> sa.URL:
+    """The same file, also after the process has changed its folder."""
+    database = str(url.database)
+    return url if database.startswith("file:") else url.set(database=str(Path(database).absolute()))
+
+
+def _remove(folder: str, owner: int) -> None:
+    if os.getpid() == owner:  # not a forked child that ends earlier
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _use_wal(cursor: Any) -> None:  # Any: a cursor of sqlite3, or of another driver
@@ -125,7 +140,7 @@ def check_schema(engine: sa.Engine, *, migrate: bool) -> None:
     LogUnavailableError
         The log cannot be reached, or holds something else.
     """
-    with translated("reading its version"):
+    with translated("reading its version"), unforked():
         found = schema_version(engine)
     if found == HEAD:
         return
@@ -158,7 +173,7 @@ def upgrade(engine: sa.Engine) -> None:
     from alembic import command
 
     writing = engine.execution_options(writes=True)
-    with translated("migrating"), writing.begin() as connection:
+    with translated("migrating"), unforked(), writing.begin() as connection:
         command.upgrade(alembic_config(connection), "head")
     logger.info("log migrated to schema %s", HEAD)
 

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
+from bandit_router.errors import StaleGenerationError
 from bandit_router.log import tables as t
-from bandit_router.log.checkpoints import subtract_from_checkpoints
+from bandit_router.log.checkpoints import drop_checkpoints, subtract_from_checkpoints
 from bandit_router.log.folding import Lens
 from bandit_router.log.hearing import find_decision, revise
-from bandit_router.log.registration import begin_generation
+from bandit_router.log.registration import begin_generation, versions
 from bandit_router.log.rows import to_us
 from bandit_router.rewards import Metric
 
@@ -30,13 +31,30 @@ class Forgotten:
 
 
 def forget_user(
-    connection: sa.Connection, lens: Lens, user: str, metrics: Mapping[str, Metric], now: float
+    connection: sa.Connection,
+    lens: Lens,
+    user: str,
+    *,
+    generation: int,
+    metrics: Mapping[str, Metric],
+    now: float,
 ) -> Forgotten:
     """Erase a user's decisions with all that hangs on them, and the user's words about others' decisions.
 
     What they contributed is taken out of every checkpoint, and a new generation makes every worker fold
     again from there, so that no belief holds it any more.
+
+    Raises
+    ------
+    StaleGenerationError
+        `lens` belongs to another generation than the log's, and would subtract what is not there.
     """
+    current = versions(connection, lens.router)
+    if current is None or current[1] != generation:
+        raise StaleGenerationError(
+            f"log: router {lens.router!r} is no longer at generation {generation}"
+        )
+    drop_checkpoints(connection, lens.router, but=generation)
     c = t.decisions.c
     own = [
         row.id

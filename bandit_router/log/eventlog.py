@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from bandit_router.errors import BanditRouterError
 from bandit_router.log.engine import check_schema, connect, translated
+from bandit_router.log.forking import unforked
 from bandit_router.log.writer import Writer
 
 T = TypeVar("T")
@@ -24,8 +25,9 @@ class EventLog:
 
     Parameters
     ----------
+    engine : Engine
     url : str
-        Any SQLAlchemy URL.
+        Any SQLAlchemy URL; in a file's the path is absolute.
 
     Examples
     --------
@@ -35,8 +37,8 @@ class EventLog:
     []
     """
 
-    def __init__(self, engine: sa.Engine) -> None:
-        self.engine = engine
+    def __init__(self, engine: sa.Engine, url: str) -> None:
+        self.engine, self.url = engine, url
         self.writer = Writer(engine)
 
     @classmethod
@@ -57,7 +59,8 @@ class EventLog:
         try:
             embedded = engine.dialect.name == "sqlite"
             check_schema(engine, migrate=embedded if migrate is None else migrate)
-            return cls(engine)
+            whole = engine.url.update_query_dict(dict(sa.make_url(url).query))
+            return cls(engine, whole.render_as_string(hide_password=False))
         except BanditRouterError:
             engine.dispose()
             raise
@@ -74,7 +77,7 @@ class EventLog:
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
         """A connection with one reading transaction: it sees one state of the log."""
-        with translated("reading"), self.engine.connect() as connection, connection.begin():
+        with translated("reading"), unforked(), self.engine.connect() as connection, connection.begin():
             yield connection
 
     def read(self, query: Callable[[sa.Connection], T]) -> T:
@@ -96,7 +99,3 @@ class EventLog:
         """Commit what waits, and disconnect."""
         self.writer.close()
         self.engine.dispose()
-
-    def abandon(self) -> None:
-        """Let go of connections that belong to a parent process, without closing them for it."""
-        self.engine.dispose(close=False)

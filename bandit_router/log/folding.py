@@ -11,7 +11,7 @@ import numpy as np
 import sqlalchemy as sa
 
 from bandit_router.errors import FormatError
-from bandit_router.events import Array, Outcome
+from bandit_router.events import Array
 from bandit_router.evidence import Delta, Evidence, Observation
 from bandit_router.log import tables as t
 from bandit_router.log.rows import Row, from_us, outcome_of, unpack
@@ -71,12 +71,13 @@ class Spending:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tail:
-    """What came after two places in the log."""
+    """What came after two places in the log; `more` when there is more than was read."""
 
     deltas: Sequence[Delta]
     spendings: Sequence[Spending]
     reward_seq: int
     outcome_seq: int
+    more: bool
 
 
 def fold(connection: sa.Connection, lens: Lens) -> Fold:
@@ -91,7 +92,7 @@ def fold(connection: sa.Connection, lens: Lens) -> Fold:
     for rows in _chunks(connection, statement):
         _fold_rewards(result, rows, lens)
     for rows in _chunks(connection, _outcomes(lens.router).where(latest(t.outcomes))):
-        spend_all(result.predictions, [_spending(row, 1.0) for row in rows])
+        spend_all(result.predictions, [s for row in rows for s in _spending(row, 1.0)])
     return result
 
 
@@ -145,6 +146,7 @@ def tail(
         spendings=[spending for row in outcomes for spending in _spendings(row)],
         reward_seq=rows[-1]["seq"] if rows else reward_seq,
         outcome_seq=outcomes[-1]["seq"] if outcomes else outcome_seq,
+        more=max(len(rows), len(outcomes)) >= limit,
     )
 
 
@@ -203,19 +205,22 @@ def _outcomes_after(router: str, seq: int, limit: int) -> sa.Select[Any]:  # Any
 
 
 def _spendings(row: Row) -> list[Spending]:
-    spendings = [_spending(row, 1.0)]
+    spendings = _spending(row, 1.0)
     if row["old_seq"] is not None:
         old = {
             name.removeprefix("old_"): value for name, value in row.items() if name.startswith("old_")
         }
-        spendings.append(_spending({**old, "guessed_tokens": row["guessed_tokens"]}, -1.0))
+        spendings += _spending({**old, "guessed_tokens": row["guessed_tokens"]}, -1.0)
     return spendings
 
 
-def _spending(row: Row, sign: float) -> Spending:
-    outcome: Outcome = outcome_of(row)
-    amounts = contribution(outcome, row["guessed_tokens"])
-    return Spending(model=row["model"], amounts=amounts, at=from_us(row["at_us"]), sign=sign)
+def _spending(row: Row, sign: float) -> list[Spending]:
+    try:
+        amounts = contribution(outcome_of(row), row["guessed_tokens"])
+    except (TypeError, ValueError) as error:
+        logger.warning("outcome of decision %s does not count: %s", row["decision_id"], error)
+        return []
+    return [Spending(model=row["model"], amounts=amounts, at=from_us(row["at_us"]), sign=sign)]
 
 
 def spend_all(predictions: Predictions, spendings: Sequence[Spending]) -> None:
@@ -240,7 +245,7 @@ def contributions_of(
         for row in connection.execute(rewards).mappings()
         for delta in _deltas({**row, **nothing_before}, lens)
     ]
-    return deltas, [_spending(row, 1.0) for row in connection.execute(outcomes).mappings()]
+    return deltas, [s for row in connection.execute(outcomes).mappings() for s in _spending(row, 1.0)]
 
 
 def latest(table: sa.Table, *, up_to: int | None = None) -> sa.ColumnElement[bool]:

@@ -13,7 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from bandit_router.errors import ConflictError, UnknownDecisionError, UnknownFeedbackError
-from bandit_router.events import Feedback, FeedbackValue, Model, Outcome, Reward, new_id
+from bandit_router.events import Feedback, FeedbackValue, Model, Outcome, Reward, check_amount, new_id
 from bandit_router.log import tables as t
 from bandit_router.log.rows import Row, digest, from_us, to_us, value_of, value_to_text
 from bandit_router.rewards import Metric, Vote, reward
@@ -216,7 +216,7 @@ def record_outcome(
         _keep_answer(connection, decision, answer)
     row = _outcome_row(decision, outcome, models)
     last = latest_outcome(connection, decision_id)
-    if last is not None and all(last[name] == value for name, value in row.items()):
+    if last is not None and all(last[name] == row[name] for name in row.keys() - {"cost_usd"}):
         return Reported(decision_id=decision_id, cost_usd=last["cost_usd"], duplicate=True)
     revision = 0 if last is None else last["revision"] + 1
     connection.execute(_INSERT_OUTCOME, {**row, "revision": revision, "at_us": to_us(now)})
@@ -230,7 +230,7 @@ def _outcome_row(decision: Row, outcome: Outcome, models: Mapping[str, Model]) -
     cost = outcome.cost_usd
     if cost is None and outcome.output_tokens is not None and served in models:
         read = decision["input_tokens"] if outcome.input_tokens is None else outcome.input_tokens
-        cost = models[served].cost_usd(read, outcome.output_tokens)
+        cost = check_amount("cost_usd", models[served].cost_usd(read, outcome.output_tokens))
     return {
         "decision_id": decision["id"],
         "router": decision["router"],

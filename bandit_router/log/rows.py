@@ -73,6 +73,7 @@ def decision_row(
             ]
         ),
         "input_tokens": input_tokens,
+        "predicted_usd": decision.predicted_usd,
         "cost_unit_usd": decision.cost_unit_usd,
         "user": decision.user,
         "conversation": decision.conversation,

@@ -85,6 +85,7 @@ decisions = Table(
     Column("features_version", String(64), nullable=False),
     Column("candidates", Text, nullable=False),
     Column("input_tokens", Float(53), nullable=False),  # as guessed from the prompt
+    Column("predicted_usd", Float(53)),  # what the model drawn was expected to cost
     Column("cost_unit_usd", Float(53)),
     Column("user", _NAME),
     Column("conversation", _NAME),

@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
 from bandit_router.errors import ClosedError, LogUnavailableError
+from bandit_router.log.forking import unforked
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -42,8 +43,8 @@ class _Item:
 class Writer:
     """Group commit: jobs and rows in the order in which they came, one transaction for all that wait.
 
-    One bad row or job fails alone: each runs in a savepoint of its own when its batch fails. A result is set
-    only when the transaction has been committed.
+    A bad row or job fails alone: each runs in a savepoint of its own when its batch fails. A result is set
+    only when the transaction has been committed. What is cancelled before its transaction begins is dropped.
 
     Parameters
     ----------
@@ -99,7 +100,8 @@ class Writer:
             if first is None:
                 return
             batch, last = self._gather(first)
-            self._commit(batch)
+            # From here on nobody can cancel: an item is either dropped now or gets its result.
+            self._commit([item for item in batch if item.future.set_running_or_notify_cancel()])
             if last:
                 return
 
@@ -116,6 +118,8 @@ class Writer:
         return batch, False
 
     def _commit(self, batch: list[_Item]) -> None:
+        if not batch:
+            return
         deadline = time.monotonic() + BUSY_PATIENCE_S
         while True:
             try:
@@ -139,7 +143,7 @@ class Writer:
 
     def _transact(self, batch: list[_Item]) -> list[Any]:  # Any: the results of the jobs
         results: list[Any] = []  # Any: see above
-        with self._engine.connect() as connection, connection.begin():
+        with unforked(), self._engine.connect() as connection, connection.begin():
             for key, group in groupby(batch, key=lambda item: item.job):
                 items = list(group)
                 results += _insert_all(connection, items) if key is None else _run_all(connection, items)
@@ -157,8 +161,8 @@ def _insert_all(connection: sa.Connection, items: list[_Item]) -> list[Any]:  # 
         with connection.begin_nested():
             _insert(connection, [row for item in items for row in item.rows])
         return [None] * len(items)
-    except DBAPIError as error:
-        if _is_fatal(error):
+    except Exception as error:
+        if isinstance(error, DBAPIError) and _is_fatal(error):
             raise
         return _run_all(connection, items)  # each alone: only the bad one fails
 

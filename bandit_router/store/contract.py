@@ -81,7 +81,7 @@ class PosteriorStore(Protocol):
         Raises
         ------
         StaleGenerationError
-            The store holds a later generation.
+            The store holds this generation already, or a later one.
         """
         ...
 

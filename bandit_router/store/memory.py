@@ -100,9 +100,10 @@ class MemoryStore:
         """As `PosteriorStore.replace`."""
         with self._lock:
             book = self._books.get(router)
-            if book is not None and book.generation > snapshot.generation:
+            if book is not None and book.generation >= snapshot.generation:
+                held, new = book.generation, snapshot.generation
                 raise StaleGenerationError(
-                    f"store: {router!r} holds generation {book.generation}, later than {snapshot.generation}"
+                    f"store: {router!r} holds generation {held}, not one before {new}"
                 )
             self._books[router] = _Book(snapshot)
 

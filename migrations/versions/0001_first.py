@@ -44,6 +44,7 @@ def upgrade() -> None:
         sa.Column("features_version", sa.String(length=64), nullable=False),
         sa.Column("candidates", sa.Text(), nullable=False),
         sa.Column("input_tokens", sa.Float(precision=53), nullable=False),
+        sa.Column("predicted_usd", sa.Float(precision=53), nullable=True),
         sa.Column("cost_unit_usd", sa.Float(precision=53), nullable=True),
         sa.Column("user", sa.String(length=255), nullable=True),
         sa.Column("conversation", sa.String(length=255), nullable=True),

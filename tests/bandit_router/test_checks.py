@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from bandit_router.checks import Check, features_checks, policy_checks, store_checks
+from bandit_router.errors import StaleGenerationError
 from bandit_router.events import Array, Prompt
 from bandit_router.evidence import Delta, Evidence
 from bandit_router.features import FittedFeatures, HashedFeatures, VectorFeatures
@@ -245,7 +247,8 @@ class _Shared(_Store):
         return self.inner.read("all", generation=generation, after=after)
 
     def replace(self, router: str, snapshot: Snapshot) -> None:
-        self.inner.replace("all", snapshot)
+        with suppress(StaleGenerationError):
+            self.inner.replace("all", snapshot)
 
 
 class _Piecemeal(_Store):

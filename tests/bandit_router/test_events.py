@@ -36,6 +36,7 @@ from bandit_router.events import (
 )
 
 JUNK = [None, True, False, "", "1", b"1", [], {}, object(), 1j, np.bool_(True), np.complex128(1)]
+VERSION_4 = "9b2d0b9e-0b5f-4d0e-8c55-5f4d0d0d3c11"
 HUGE = pytest.param(10**400, id="huge")
 LONG = pytest.param(-(10**5_000), id="longer than python prints")
 
@@ -57,7 +58,7 @@ def test_ids_are_of_now_and_of_their_own() -> None:
         assert before - 0.001 <= (id_time(one) or 0.0) <= time.time()
 
 
-@pytest.mark.parametrize("other", ["", "x", str(uuid.uuid4()), "0" * 32, "é" * 36, new_id() + "0"])
+@pytest.mark.parametrize("other", ["", "x", VERSION_4, "0" * 32, "é" * 36, VERSION_4[:-1]])
 def test_another_id_carries_no_time(other: str) -> None:
     assert id_time(other) is None
 
@@ -407,7 +408,7 @@ def test_a_decision_tells_its_probabilities() -> None:
         reason="exploit",
         policy="greedy",
         candidates=(
-            Candidate(model="small", probability=0.75, mean=0.5, std=0.1),
+            Candidate(model="small", probability=0.75, mean=0.5, std=0.1, cost_usd=0.01),
             Candidate(model="large", probability=0.25, mean=0.6, std=0.1),
         ),
         at=0.0,
@@ -415,3 +416,4 @@ def test_a_decision_tells_its_probabilities() -> None:
         features_version="hashed-1",
     )
     assert decision.probabilities == {"small": 0.75, "large": 0.25}
+    assert decision.predicted_usd == 0.01

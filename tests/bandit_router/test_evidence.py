@@ -137,6 +137,16 @@ def test_a_revision_is_the_old_subtracted_and_the_new_added(
     assert_same(revised, summed([*kept, new], half_life), peak=summed([*kept, old], half_life))
 
 
+def test_a_revision_that_comes_before_what_it_revises_fades_too() -> None:
+    """Its weight is nothing, its reward is not."""
+    old, new = (Observation.of([1.0, 0.0, 0.0], reward, at=100.0) for reward in (0.0, 1.0))
+    evidence = summed([new - old], 10.0)
+    assert evidence.n == 0
+    assert (evidence.b * evidence.fading(130.0)).tolist() == pytest.approx([1 / 8, 0, 0])
+    evidence.add(old)
+    assert_same(evidence, summed([new], 10.0))
+
+
 @given(histories(), st.data())
 def test_subtracting_a_merge_undoes_it(
     history: tuple[float | None, list[Observation]], data: st.DataObject

@@ -254,7 +254,7 @@ def test_a_long_stream_equals_its_rebuild(url: str, half_life: timedelta | None)
 
 
 def _predictions(router: Router, x: Any, at: float) -> tuple[Any, Any]:
-    beliefs = router._worker.learner.beliefs
+    beliefs = router._worker.learner.view.beliefs
     fit = beliefs.fit(at=at)
     order = np.argsort(beliefs.models)
     return (fit.weights @ x)[order], (fit.covariance @ x @ x)[order] * fit.prior.noise

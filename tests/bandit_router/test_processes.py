@@ -69,7 +69,7 @@ def test_another_process_is_heard_within_a_second(url: str, open_router: Open) -
     # The worker ended after its feedback was committed, so from now on it can only be the following.
     deadline = time.monotonic() + 1.0
     while time.monotonic() < deadline:
-        if sum(e.n for e in router._worker.learner.beliefs.evidence.values()) == 1:
+        if sum(e.n for e in router._worker.learner.view.beliefs.evidence.values()) == 1:
             return
         time.sleep(0.01)
     pytest.fail("one process did not hear of another's feedback within a second")

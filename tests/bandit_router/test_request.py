@@ -32,6 +32,11 @@ def test_a_full_request() -> None:
     ("arguments", "kind", "message"),
     [
         ({"models": frozenset()}, ValueError, "models: expected at least one name, got none"),
+        (
+            {"preference": {"price_weight": 1.0}},
+            TypeError,
+            "preference: expected a Preference, got dict",
+        ),
         ({"max_cost_usd": -0.1}, ValueError, "max_cost_usd"),
         ({"max_cost_usd": math.nan}, ValueError, "max_cost_usd"),
         ({"max_cost_usd": True}, TypeError, "max_cost_usd"),

@@ -165,6 +165,10 @@ def test_bad_metrics(arguments: dict[str, object], message: str) -> None:
         Metric(**arguments)  # type: ignore[arg-type]  # that is what is tested
 
 
+def test_bounds_become_floats() -> None:
+    assert repr(Metric(low=0, high=5)) == "Metric(kind='number', weight=1.0, low=0.0, high=5.0)"
+
+
 def test_find_metric_names_those_there_are() -> None:
     assert find_metric(METRICS, "thumb") is METRICS["thumb"]
     with pytest.raises(ValueError, match="one of comment, judge, rating, thumb, got 'stars'"):

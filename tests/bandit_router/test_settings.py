@@ -72,10 +72,15 @@ def test_numbers_of_numpy_and_whole_ones_become_floats() -> None:
     assert (body["cost_unit_usd"], body["budget_usd_per_request"], body["floor"]) == (0.5, 1.0, 0.0)
 
 
+class _Own(Greedy):
+    """A policy that no SPEC gives back, so that no other worker could read it from the log."""
+
+
 WRONG: list[tuple[str, Any, str]] = [
     ("policy", "greedy", "expected a Policy, got 'greedy'"),
     ("policy", None, "expected a Policy"),
     ("policy", ThompsonSampling, "expected a Policy, got <class"),
+    ("policy", _Own(), "'greedy' does not give it back"),
     ("preference", None, "expected a Preference"),
     ("preference", {"price_weight": 1.0}, "expected a Preference"),
     *(
@@ -88,6 +93,7 @@ WRONG: list[tuple[str, Any, str]] = [
         for name in ("half_life", "text_retention")
         for bad in (timedelta(0), timedelta(-1), 5, 5.0, "1h", True)
     ),
+    ("half_life", timedelta.max, "seconds"),
     *(("floor", bad, "") for bad in (None, -0.01, 1.01, math.nan, True, "0.1")),
     *(("features", bad, "") for bad in (None, "", 5, "a\nb")),
     *(("text", bad, "full, hash or none") for bad in (None, "", "FULL", 5, [], True)),
