@@ -214,6 +214,8 @@ class Beliefs:
         self.evidence: dict[str, Evidence] = {m: Evidence(dim, half_life=half_life) for m in models}
         self._index = {model: k for k, model in enumerate(self.evidence)}
         self._since_fit = 0
+        self._weights: Array
+        self._covariance: Array
         self.adopt(self.fit())
 
     def __repr__(self) -> str:
@@ -256,7 +258,7 @@ class Beliefs:
             return
         g = math.exp2(age)
         w, x = g * observation.weight, observation.x
-        if w <= 0:
+        if w < 0:
             self._refit_one(k, evidence)
             return
         spread = self._covariance[k] @ x
@@ -275,8 +277,14 @@ class Beliefs:
         self.adopt(self.fit())
 
     def add_model(self, model: str, evidence: Evidence | None = None) -> None:
-        """Stack one more model, at the prior or with the sums it has."""
-        self.replace({**self.evidence, model: evidence or Evidence(self.dim, half_life=self.half_life)})
+        """Stack one more model, at the prior or with the sums it has; the others stay as they are."""
+        sums = evidence or Evidence(self.dim, half_life=self.half_life)
+        weights, covariance = _posterior(sums, self.prior, self._centre, self.fitted_at)
+        self._index[model] = len(self.evidence)
+        self.evidence[model] = sums
+        self._weights = np.concatenate([self._weights, weights[None]])
+        self._covariance = np.concatenate([self._covariance, covariance[None]])
+        self._flat = self._covariance.reshape(-1, self.dim)
 
     def replace(self, evidence: Mapping[str, Evidence], *, at: float | None = None) -> None:
         """Take over the sums of all models, and fit."""
