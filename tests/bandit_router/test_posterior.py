@@ -135,6 +135,23 @@ def test_hundreds_of_updates_equal_a_fresh_fit(half_life: float | None) -> None:
     assert_same_predictions(beliefs, fresh)
 
 
+def test_updates_keep_to_the_prior_that_was_chosen() -> None:
+    """Between two fits, prior and centre stay those of the last one."""
+    many = simulated(160, 9)
+    beliefs = Beliefs([], DIM)
+    beliefs.learn_all(("small", o) for o in many[:80])
+    fit = beliefs.fit()
+    for o in many[80:]:
+        beliefs.learn("small", o)
+    P = np.diag(fit.prior.precisions(DIM))
+    A = P + sum(o.weight * np.outer(o.x, o.x) for o in many)
+    b = P @ fit.centre + sum(o.weighted_reward * o.x for o in many)
+    x = np.array([1.0, -1.0, 2.0, 0.5])
+    mean, std = beliefs.predict(x)
+    assert mean[0] == pytest.approx(x @ np.linalg.solve(A, b), abs=1e-9)
+    assert std[0] ** 2 == pytest.approx(fit.prior.noise * x @ np.linalg.solve(A, x), abs=1e-9)
+
+
 @pytest.mark.parametrize("half_life", [1.0, 60.0, 86_400.0])
 def test_a_long_silence_does_not_overflow(half_life: float) -> None:
     """Beliefs that were fitted thousands of half-lives ago, or at 1970, go on learning."""

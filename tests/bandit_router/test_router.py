@@ -33,6 +33,7 @@ from bandit_router import (
 )
 from bandit_router.events import id_time
 from bandit_router.log.rows import to_us
+from bandit_router.pacing import ADVANCE
 
 Open = Callable[..., Router]
 NOBODY = "01a20e7f-015d-7684-92b4-1d8c42bdc62e"
@@ -433,8 +434,8 @@ def test_the_source_is_the_user_unless_said_otherwise(router: Router) -> None:
 
 def test_it_learns_which_model_is_better(open_router: Open) -> None:
     router = open_router(policy=ThompsonSampling())
-    teach(router, {"small": 0.2, "large": 0.9}, rounds=20)
-    decision = router.choose("another question")
+    teach(router, {"small": 0.2, "large": 0.9}, rounds=40)
+    decision = router.choose("question 100")
     assert decision.probabilities["large"] > 0.95
     assert decision.probabilities["small"] >= 0.01 - 1e-12  # half of the floor of 0.02
 
@@ -469,7 +470,8 @@ def test_a_budget_is_kept(open_router: Open) -> None:
         outcome = Outcome(input_tokens=1, output_tokens=300)
         spent += model.cost_usd(1, 300)
         router.report(decision.id, outcome)
-    assert 0.8 <= spent / 600 / 0.0101 <= 1.05
+    # Never more than the advance ahead of the budget, and not far below it either.
+    assert 0.8 * 600 * 0.0101 <= spent <= (600 + ADVANCE + 3) * 0.0101
 
 
 # -- models, settings ------------------------------------------------------------------------------
