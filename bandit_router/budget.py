@@ -35,6 +35,11 @@ class DollarPrice:
     high: float = 0.0
     share: float = 1.0
 
+    @property
+    def mean(self) -> float:
+        """The price that is charged on average."""
+        return self.share * self.low + (1.0 - self.share) * self.high
+
 
 FREE = DollarPrice()
 

@@ -113,8 +113,11 @@ def weigh(policy: Policy, offer: Offer, *, floor: float, pacer: Pacer | None) ->
     return with_shares(p, pacer.affordable(np.full(models, floor / models), offer.cost_usd))
 
 
-def reason_for(offer: Offer, drawn: int) -> Reason:
-    """Return why the drawn model serves."""
+def reason_for(offer: Offer, drawn: int, pacer: Pacer | None) -> Reason:
+    """Return why the drawn model serves: "exploit" if none promises more, at the price of a dollar."""
     if len(offer.models) == 1:
         return "only"
-    return "exploit" if offer.utility[drawn] == offer.utility.max() else "explore"
+    worth = offer.utility
+    if pacer is not None:
+        worth = worth - pacer.price.mean * offer.cost_usd
+    return "exploit" if worth[drawn] == worth.max() else "explore"

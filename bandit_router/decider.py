@@ -85,7 +85,7 @@ class Decider:
             router=view.registration.name,
             model=offer.models[k].name,
             probability=float(p[k]),
-            reason=reason_for(offer, k) if turn is None else "sticky",
+            reason=reason_for(offer, k, pacer) if turn is None else "sticky",
             policy=settings.policy.spec,
             candidates=offer.candidates(p),
             at=at,

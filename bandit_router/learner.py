@@ -110,10 +110,7 @@ class Learner:
         with self.lock:
             beliefs = self.view.beliefs
             fit = beliefs.fit(at=at)
-            sums = {
-                model: (e.n * e.fading(at), float(e.b[0] / e.n) if e.n > 1e-9 else None)
-                for model, e in beliefs.evidence.items()
-            }
+            sums = {model: _plain(e, at) for model, e in beliefs.evidence.items()}
         return sums, {name: float(value) for name, value in asdict(fit.prior).items()}
 
     def catch_up(self) -> Future[None]:
@@ -348,6 +345,12 @@ class Learner:
                 self._save()
         except BanditRouterError as error:
             logger.warning("router %s: no checkpoint at closing: %s", self._router, error)
+
+
+def _plain(evidence: Evidence, at: float) -> tuple[float, float | None]:
+    """Observations that count as of `at` [s], and their mean reward; what retractions left is none."""
+    n = evidence.n * evidence.fading(at)
+    return (n, float(evidence.b[0] / evidence.n)) if n > 1e-9 else (0.0, None)
 
 
 def _add(state: Fold, deltas: Sequence[Delta], lens: Lens) -> None:

@@ -21,7 +21,10 @@ ANSWER_TOKENS = 300.0  # expected of a model, and of its siblings, before the fi
 _FIELDS = (
     *("calls", "outputs", "output_tokens", "inputs", "input_tokens", "guessed_tokens"),
     *("payments", "paid_usd", "timings", "latency_s"),
+    # Counted without decay, so that nothing is left, to the bit, of what is taken away again.
+    *("told_outputs", "told_inputs", "told_payments", "told_timings"),
 )
+_FADES = np.array([not name.startswith("told_") for name in _FIELDS])
 _AT = {name: i for i, name in enumerate(_FIELDS)}
 _HEADER = struct.Struct("<4sHHq")
 _MAGIC, _VERSION = b"BRPR", 1
@@ -42,15 +45,20 @@ def contribution(outcome: Outcome, guessed_tokens: float) -> Array:
     if outcome.error is not None:
         return sums
     if outcome.output_tokens is not None:
-        sums[_AT["outputs"]], sums[_AT["output_tokens"]] = 1.0, outcome.output_tokens
+        _tell(sums, told_outputs=1.0, outputs=1.0, output_tokens=outcome.output_tokens)
     if outcome.input_tokens is not None and guessed_tokens > 0:
-        sums[_AT["inputs"]], sums[_AT["input_tokens"]] = 1.0, outcome.input_tokens
-        sums[_AT["guessed_tokens"]] = guessed_tokens
+        _tell(sums, told_inputs=1.0, inputs=1.0, input_tokens=outcome.input_tokens)
+        _tell(sums, guessed_tokens=guessed_tokens)
     if outcome.cost_usd is not None:
-        sums[_AT["payments"]], sums[_AT["paid_usd"]] = 1.0, outcome.cost_usd
+        _tell(sums, told_payments=1.0, payments=1.0, paid_usd=outcome.cost_usd)
     if outcome.latency_s is not None:
-        sums[_AT["timings"]], sums[_AT["latency_s"]] = 1.0, outcome.latency_s
+        _tell(sums, told_timings=1.0, timings=1.0, latency_s=outcome.latency_s)
     return sums
+
+
+def _tell(sums: Array, **amounts: float) -> None:
+    for name, amount in amounts.items():
+        sums[_AT[name]] = amount
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -93,12 +101,12 @@ class Predictions:
             self._move(math.floor(at / HALF_LIFE))
             age = at / HALF_LIFE - self.epoch
         known = self.sums.setdefault(model, np.zeros(len(_FIELDS)))
-        known += sign * math.exp2(max(age, -1000.0)) * amounts
+        known += sign * np.where(_FADES, math.exp2(max(age, -1000.0)), 1.0) * amounts
 
     def _move(self, epoch: int) -> None:
         shrink = math.ldexp(1.0, max(self.epoch - epoch, -2000))
         for sums in self.sums.values():
-            sums *= shrink
+            sums[_FADES] *= shrink
         self.epoch = epoch
 
     def forecast(
@@ -110,30 +118,29 @@ class Predictions:
         worst = expected
         if max_tokens is not None:
             worst = np.array([self._cost(m, guessed, float(max_tokens)) for m in models])
-        latency = np.array([self._mean(m.name, "latency_s", "timings") for m in models])
+        latency = np.array([self._mean(m.name, "latency_s", "timings", "told_timings") for m in models])
         return Forecast(cost_usd=expected, latency_s=_filled(latency), worst_usd=worst)
 
     def _cost(self, model: Model, guessed_tokens: float, answer_tokens: float) -> float:
         priced = model.input_usd_per_mtok > 0 or model.output_usd_per_mtok > 0
-        told_tokens = not math.isnan(self._mean(model.name, "output_tokens", "outputs"))
-        paid = self._mean(model.name, "paid_usd", "payments")
+        told_tokens = not math.isnan(self._mean(model.name, "output_tokens", "outputs", "told_outputs"))
+        paid = self._mean(model.name, "paid_usd", "payments", "told_payments")
         if not math.isnan(paid) and not (priced and told_tokens):
             return paid
-        ratio = self._mean(model.name, "input_tokens", "guessed_tokens")
+        ratio = self._mean(model.name, "input_tokens", "guessed_tokens", "told_inputs")
         return model.cost_usd(guessed_tokens * (1.0 if math.isnan(ratio) else ratio), answer_tokens)
 
     def _answer_tokens(self, model: str) -> float:
-        own = self._mean(model, "output_tokens", "outputs")
+        own = self._mean(model, "output_tokens", "outputs", "told_outputs")
         if not math.isnan(own):
             return own
-        siblings = [self._mean(other, "output_tokens", "outputs") for other in self.sums]
+        siblings = [self._mean(other, "output_tokens", "outputs", "told_outputs") for other in self.sums]
         told = [tokens for tokens in siblings if not math.isnan(tokens)]
         return float(np.mean(told)) if told else ANSWER_TOKENS
 
-    def _mean(self, model: str, total: str, count: str) -> float:
+    def _mean(self, model: str, total: str, count: str, told: str) -> float:
         sums = self.sums.get(model)
-        # What is left after a retraction is rounding, not a call.
-        if sums is None or sums[_AT[count]] <= 1e-9 * max(sums[_AT["calls"]], 1e-290):
+        if sums is None or sums[_AT[told]] <= 0 or sums[_AT[count]] <= 0:
             return math.nan
         return max(float(sums[_AT[total]] / sums[_AT[count]]), 0.0)
 

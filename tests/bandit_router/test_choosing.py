@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bandit_router.budget import DollarPrice
 from bandit_router.choosing import Offer, eligible, reason_for, weigh
 from bandit_router.errors import NoEligibleModelError
 from bandit_router.events import Candidate, Model, Prompt
@@ -112,7 +113,14 @@ def test_a_budget_keeps_probabilities(policy: Policy, floor: float, budget: floa
 
 
 def test_reasons() -> None:
-    assert reason_for(offer(mean=(0.5,), cost=(1.0,)), 0) == "only"
-    assert [reason_for(offer(), k) for k in range(3)] == ["explore", "exploit", "explore"]
+    assert reason_for(offer(mean=(0.5,), cost=(1.0,)), 0, None) == "only"
+    assert [reason_for(offer(), k, None) for k in range(3)] == ["explore", "exploit", "explore"]
     tied = offer(mean=(0.5, 0.5), cost=(1.0, 1.0))
-    assert [reason_for(tied, k) for k in range(2)] == ["exploit", "exploit"]
+    assert [reason_for(tied, k, None) for k in range(2)] == ["exploit", "exploit"]
+
+
+def test_the_reason_under_a_budget_is_by_the_price_of_a_dollar() -> None:
+    pacer = Pacer(0.1, 3)
+    pacer.price = DollarPrice(low=10.0, high=10.0)
+    dear = offer(mean=(0.5, 0.9, 0.1), cost=(0.0, 1.0, 0.0))
+    assert [reason_for(dear, k, pacer) for k in range(3)] == ["exploit", "explore", "explore"]
