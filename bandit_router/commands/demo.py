@@ -14,6 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from bandit_router.commands.options import console
 from bandit_router.policies import Greedy
 from bandit_router.preference import Preference
 from bandit_router.router import Router
@@ -41,26 +42,26 @@ REFRESH_S = 0.25
 )
 def demo(requests: int, seed: int, url: str | None, price_weight: float) -> None:
     """Play a few thousand users of a small, made-up world through the router."""
-    console = Console()
+    terminal = console()
     world = small_world(seed)
     with tempfile.TemporaryDirectory(prefix="bandit-router-demo-") as folder:
         place = url or f"sqlite:///{Path(folder) / 'demo.db'}"
         settings = Preference(price_weight=price_weight)
         name = f"demo-{int(time.time())}" if url else "demo"
         with Router.open(place, name=name, models=world.models, preference=settings) as router:
-            played = _watch(console, Demo(router, world, seed=seed), requests)
+            played = _watch(terminal, Demo(router, world, seed=seed), requests)
             floor = router.settings.floor
-        _summary(console, played, price_weight)
-        _off_policy(console, place, name, floor)
+        _summary(terminal, played, price_weight)
+        _off_policy(terminal, place, name, floor)
         if url:
-            console.print(f"The log is kept in {url}, router {name!r}.")
+            terminal.print(f"The log is kept in {url}, router {name!r}.")
 
 
-def _watch(console: Console, demo: Demo, requests: int) -> Played:
+def _watch(terminal: Console, demo: Demo, requests: int) -> Played:
     started, last = time.monotonic(), 0.0
-    if not console.is_terminal:
+    if not terminal.is_terminal:
         return demo.play(requests)
-    with Live(console=console, refresh_per_second=8, transient=True) as live:
+    with Live(console=terminal, refresh_per_second=8, transient=True) as live:
 
         def show(played: Played) -> None:
             nonlocal last
@@ -100,11 +101,11 @@ def _numbers(way: Way) -> tuple[str, str, str]:
     return f"{way.reward:.3f}", f"{way.quality:.3f}", f"{1000 * way.cost_usd:.2f}"
 
 
-def _summary(console: Console, played: Played, price_weight: float) -> None:
+def _summary(terminal: Console, played: Played, price_weight: float) -> None:
     thumbs = sum(turn.thumb is not None for turn in played.turns)
     judged = sum(turn.judged is not None for turn in played.turns)
     n, third = len(played.turns), len(played.turns) // 3
-    console.print(f"\n[bold]{n:,} requests[/], {thumbs:,} thumbs, {judged:,} answers judged.\n")
+    terminal.print(f"\n[bold]{n:,} requests[/], {thumbs:,} thumbs, {judged:,} answers judged.\n")
     early, late = played.first(third), played.last(third)
     title = f"mean reward = quality - {price_weight:g} x cost / cost unit"
     table = Table(
@@ -123,9 +124,9 @@ def _summary(console: Console, played: Played, price_weight: float) -> None:
         (late.informed(), early.informed()),
     ):
         table.add_row(way.name, f"{before.reward:.3f}", *_numbers(way))
-    console.print(table)
-    console.print(_verdict(late))
-    console.print(_by_kind(late))
+    terminal.print(table)
+    terminal.print(_verdict(late))
+    terminal.print(_by_kind(late))
 
 
 def _verdict(late: Played) -> str:
@@ -150,10 +151,10 @@ def _by_kind(late: Played) -> Table:
     return table
 
 
-def _off_policy(console: Console, url: str, router: str, floor: float) -> None:
+def _off_policy(terminal: Console, url: str, router: str, floor: float) -> None:
     policy = Greedy()
     other, own = off_policy_value(url, router, policy, floor=floor)
-    console.print(
+    terminal.print(
         f"\nFrom the log alone (IPS, {other.n:,} decisions with feedback): the policy "
         f"[bold]{policy.spec}[/] would have earned {_interval(other)} per decision; "
         f"what was played earned {_interval(own)}.\n"

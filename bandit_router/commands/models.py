@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import click
-from rich.console import Console
 from rich.table import Table
 
-from bandit_router.commands.options import with_config
+from bandit_router.commands.options import console, with_config
 from bandit_router.config import Config
 from bandit_router.events import Model
 from bandit_router.router import Router
@@ -31,7 +30,7 @@ def show(config: Config) -> None:
         table.add_row(
             name, *columns, f"{belief['n']:.1f}", mean, "retired" if model is None else "active"
         )
-    Console().print(table)
+    console().print(table)
 
 
 def _columns(model: Model) -> list[str]:

@@ -8,10 +8,18 @@ from functools import wraps
 from typing import Any
 
 import click
+from rich.console import Console
 
 from bandit_router.config import Config, read_config
 
+PIPE_WIDTH = 140  # characters
 Command = Callable[..., Any]  # Any: click hands over what each option is
+
+
+def console() -> Console:
+    """Where results go: as wide as the terminal, and wide enough for a table where there is none."""
+    plain = Console()
+    return plain if plain.is_terminal or "COLUMNS" in os.environ else Console(width=PIPE_WIDTH)
 
 
 def with_config(command: Command) -> Command:

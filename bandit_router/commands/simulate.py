@@ -11,6 +11,7 @@ import click
 from rich.console import Console
 from rich.progress import Progress
 
+from bandit_router.commands.options import console
 from bandit_router.errors import BanditRouterError
 from bandit_router.policies import DEFAULT_FLOOR
 
@@ -138,7 +139,7 @@ def _simulate(options: _Options) -> None:
             jobs=_jobs(options, len(table)),
             progress=progress,
         )
-    Console().print(report.terminal_table(table, runs))
+    console().print(report.terminal_table(table, runs))
     if options["json"] is not None:
         report.write_json(options["json"], table, runs)
     if options["html"] is not None:
@@ -200,7 +201,7 @@ def _jobs(options: _Options, rows: int) -> int:
 @contextmanager
 def _progress() -> Iterator[Callable[[int, int], None]]:
     """Show a bar on a terminal, and nothing elsewhere."""
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+    terminal = Console(stderr=True)
+    with Progress(console=terminal, transient=True, disable=not terminal.is_terminal) as bar:
         task = bar.add_task("simulate", total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
