@@ -7,20 +7,14 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypedDict
 
-from bandit_router.events import (
-    FeedbackValue,
-    Prompt,
-    check_name,
-    check_time,
-    check_vector,
-    clean_text,
-    utc,
-)
+from bandit_router.events import FeedbackValue
 from bandit_router.log.hearing import Word
 from bandit_router.log.rows import digest
 from bandit_router.preference import Preference
+from bandit_router.prompt import Prompt
 from bandit_router.request import Request
 from bandit_router.rewards import COMMENT_LIMIT, Metric, find_metric
+from bandit_router.values import check_name, check_time, check_vector, clean_text, utc
 
 AHEAD_S = 86_400.0  # how far in the future a moment may lie, for clocks differ
 

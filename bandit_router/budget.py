@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bandit_router.events import Array
+from bandit_router.values import Array
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

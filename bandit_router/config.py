@@ -29,8 +29,9 @@ from pathlib import Path
 from typing import Any
 
 from bandit_router.errors import SettingsError
-from bandit_router.events import Model, check_name
+from bandit_router.events import Model
 from bandit_router.settings import model_from_json, settings_changes
+from bandit_router.values import check_name
 
 PREFIX = "BANDIT_ROUTER_"
 _PLACES = ("log", "store", "router")

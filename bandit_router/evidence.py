@@ -22,7 +22,7 @@ import numpy as np
 from scipy.linalg import blas
 
 from bandit_router.errors import FormatError
-from bandit_router.events import Array, check_number, check_vector
+from bandit_router.values import Array, check_number, check_vector
 
 FEATURE_LIMIT = 1e6  # beyond it, squares and sums of squares would lose what is small
 _TIME_LIMIT = 1e12  # [s]; beyond it, the landmark of a short half-life would overflow

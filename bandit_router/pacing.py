@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from bandit_router.budget import FREE, DollarPrice, allowance, dollar_price
-from bandit_router.events import Array
 from bandit_router.policies import Policy
+from bandit_router.values import Array
 
 WINDOW = 256  # recent requests over which the price of a dollar is solved
 EVERY = 16  # requests after which it is solved again

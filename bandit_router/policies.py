@@ -14,7 +14,7 @@ import numpy as np
 from scipy.special import ndtr
 
 from bandit_router.errors import SettingsError
-from bandit_router.events import Array, check_amount, check_unit
+from bandit_router.values import Array, check_amount, check_unit
 
 
 class Policy(Protocol):

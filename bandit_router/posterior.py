@@ -17,8 +17,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.linalg import lapack
 
-from bandit_router.events import Array
 from bandit_router.evidence import Evidence, Observation
+from bandit_router.values import Array
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

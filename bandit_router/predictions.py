@@ -14,7 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from bandit_router.errors import FormatError
-from bandit_router.events import Array, Model, Outcome, Prompt
+from bandit_router.events import Model, Outcome
+from bandit_router.prompt import Prompt
+from bandit_router.values import Array
 
 HALF_LIFE = 7 * 86_400.0  # [s]; prices and speeds of hosted models change over weeks
 ANSWER_TOKENS = 300.0  # expected of a model, and of its siblings, before the first outcome

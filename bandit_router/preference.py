@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bandit_router.events import Array, check_amount
+from bandit_router.values import Array, check_amount
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,6 @@ import numpy as np
 import sqlalchemy as sa
 
 from bandit_router.errors import FeaturesError, SettingsError
-from bandit_router.events import Array, Prompt
 from bandit_router.features import FeatureExtractor, FittedFeatures, HashedFeatures, VectorFeatures
 from bandit_router.learner import POLL_S, Learner, load_features
 from bandit_router.log import EventLog
@@ -23,6 +22,8 @@ from bandit_router.log.registration import (
     write_settings,
 )
 from bandit_router.log.writer import committed
+from bandit_router.prompt import Prompt
+from bandit_router.values import Array
 
 _CHUNK = 256  # prompts that are encoded at once
 OTHERS_S = 5 * POLL_S  # how long other workers may go on with the old features

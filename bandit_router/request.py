@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from bandit_router.events import TAG_LIMIT, Array, Prompt, check_amount, check_count, check_name
 from bandit_router.preference import Preference
+from bandit_router.prompt import Prompt
+from bandit_router.values import TAG_LIMIT, Array, check_amount, check_count, check_name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

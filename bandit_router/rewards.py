@@ -10,15 +10,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bandit_router.errors import SettingsError
-from bandit_router.events import (
-    FeedbackValue,
-    Reward,
-    check_amount,
-    check_name,
-    check_number,
-    check_unit,
-    clean_text,
-)
+from bandit_router.events import FeedbackValue, Reward
+from bandit_router.values import check_amount, check_name, check_number, check_unit, clean_text
 
 COMMENT_LIMIT = 20_000  # characters
 

@@ -30,18 +30,7 @@ from bandit_router.errors import (
     StaleGenerationError,
     UnknownModelError,
 )
-from bandit_router.events import (
-    Decision,
-    Feedback,
-    FeedbackValue,
-    Model,
-    Outcome,
-    Prompt,
-    check_count,
-    check_name,
-    clean_text,
-    utc,
-)
+from bandit_router.events import Decision, Feedback, FeedbackValue, Model, Outcome
 from bandit_router.features import FeatureExtractor, FittedFeatures
 from bandit_router.log import EventLog, hearing, registration
 from bandit_router.log.deciding import (
@@ -56,10 +45,12 @@ from bandit_router.log.erasure import Forgotten, forget_user
 from bandit_router.log.hearing import Reported
 from bandit_router.log.writer import acommitted, committed
 from bandit_router.opening import SettingsArguments, configure_router, register
+from bandit_router.prompt import Prompt
 from bandit_router.rebuilding import Rebuilt, rebuild
 from bandit_router.request import Request
 from bandit_router.settings import Settings
 from bandit_router.store import PosteriorStore, open_store
+from bandit_router.values import check_count, check_name, clean_text, utc
 from bandit_router.worker import Plan, Worker
 
 logger = logging.getLogger(__name__)

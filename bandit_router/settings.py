@@ -8,10 +8,11 @@ from datetime import timedelta
 from typing import Any, Literal
 
 from bandit_router.errors import SettingsError
-from bandit_router.events import Model, check_amount, check_name, check_unit
+from bandit_router.events import Model
 from bandit_router.policies import DEFAULT_FLOOR, Policy, ThompsonSampling, policy_from_spec
 from bandit_router.preference import Preference
 from bandit_router.rewards import METRICS, Metric
+from bandit_router.values import check_amount, check_name, check_unit
 
 SMALLEST_USD = 1e-12  # a smaller unit would make utilities overflow
 TextPolicy = Literal["full", "hash", "none"]

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from bandit_router.errors import SettingsError
-from bandit_router.events import Array, check_count, check_unit
 from bandit_router.policies import POLICIES, Uniform, parse_spec, policy_from_spec, with_floor
+from bandit_router.values import Array, check_count, check_unit
 from simulations.replay import FIRST_FIT, GROWTH, Bandit, Player, Rows, Scene
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bandit_router.errors import TableError
-from bandit_router.events import Array
+from bandit_router.values import Array
 from simulations.catalogue import some
 
 if TYPE_CHECKING:

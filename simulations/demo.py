@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bandit_router.events import Array, Outcome
+from bandit_router.events import Outcome
 from bandit_router.log import EventLog
 from bandit_router.policies import Policy
 from bandit_router.router import Router
+from bandit_router.values import Array
 from simulations.estimators import Estimate, ips
 from simulations.rounds import read
 from simulations.worlds import World

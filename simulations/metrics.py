@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from bandit_router.events import Array
+from bandit_router.values import Array
 
 
 def hull(cost: ArrayLike, quality: ArrayLike) -> Array:

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from scipy import stats
 
-from bandit_router.events import Array
+from bandit_router.values import Array
 from simulations.metrics import cumulative_regret, hull, hull_value, mean_interval
 from simulations.runs import Run, best_fixed
 from simulations.tables import Table

@@ -15,13 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bandit_router.choosing import Offer, weigh
-from bandit_router.events import Array, Outcome, Prompt
+from bandit_router.events import Outcome
 from bandit_router.evidence import Evidence, Observation
 from bandit_router.pacing import Pacer
 from bandit_router.policies import DEFAULT_FLOOR, Policy, draw
 from bandit_router.posterior import Beliefs
 from bandit_router.predictions import Predictions, contribution
 from bandit_router.preference import Preference
+from bandit_router.prompt import Prompt
+from bandit_router.values import Array
 from simulations.tables import Table
 
 Rows = NDArray[np.intp]

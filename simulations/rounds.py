@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bandit_router.events import Array
 from bandit_router.log import EventLog
 from bandit_router.log.deciding import read_rounds
 from bandit_router.log.registration import read_registration
 from bandit_router.log.rows import Row, candidates_of, from_us, unpack
 from bandit_router.policies import Policy
+from bandit_router.values import Array
 
 DRAWN = ("exploit", "explore")  # reasons of decisions that a policy drew
 

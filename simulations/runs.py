@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bandit_router.events import Array
+from bandit_router.values import Array
 from simulations.tables import Table
 
 

@@ -9,9 +9,10 @@ from typing import Literal, get_args
 import numpy as np
 
 from bandit_router.errors import SettingsError, TableError
-from bandit_router.events import Prompt, check_amount, check_unit
 from bandit_router.features import FeatureExtractor, HashedFeatures
 from bandit_router.policies import DEFAULT_FLOOR
+from bandit_router.prompt import Prompt
+from bandit_router.values import check_amount, check_unit
 from simulations.baselines import import_extra, player_from_spec
 from simulations.replay import Rows, Scene, Warmth, play
 from simulations.runs import Run

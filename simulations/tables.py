@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bandit_router.errors import TableError
-from bandit_router.events import Array, Model, check_amount
+from bandit_router.events import Model
+from bandit_router.values import Array, check_amount
 from simulations.catalogue import check_models, read_catalogue, some, write_catalogue
 from simulations.columns import matching, measure, read_columns, texts
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bandit_router.events import Array, Model
+from bandit_router.events import Model
+from bandit_router.values import Array
 from simulations.prompts import write_prompt
 from simulations.tables import Table
 

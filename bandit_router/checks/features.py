@@ -8,8 +8,9 @@ from functools import partial
 import numpy as np
 
 from bandit_router.checks.check import Check, checks_of, demand, demand_error
-from bandit_router.events import Array, Prompt
 from bandit_router.features import FeatureExtractor, features_from_spec
+from bandit_router.prompt import Prompt
+from bandit_router.values import Array
 
 _BOUND = 1e6  # beyond it, an observation is refused
 

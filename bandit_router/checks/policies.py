@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from bandit_router.checks.check import Check, checks_of, demand
-from bandit_router.events import Array
 from bandit_router.policies import Policy, policy_from_spec, with_floor
+from bandit_router.values import Array
 
 _EXACT = 1e-9  # what rounding may do to a probability
 _SMOOTH = 1e-4  # what a quadrature may do to it from one promise to the next

@@ -12,9 +12,10 @@ import numpy as np
 
 from bandit_router.checks.check import Check, checks_of, demand, demand_error
 from bandit_router.errors import StaleGenerationError
-from bandit_router.events import Array, new_id
+from bandit_router.events import new_id
 from bandit_router.evidence import Delta, Evidence, Observation
 from bandit_router.store import Changes, PosteriorStore, Snapshot
+from bandit_router.values import Array
 
 _DIM = 3
 _DAY = 86_400.0

@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from bandit_router.errors import SettingsError
-from bandit_router.events import Array, Prompt
 from bandit_router.features.fitted import FittedFeatures
 from bandit_router.features.hashed import HashedFeatures
 from bandit_router.features.vectors import VectorFeatures
 from bandit_router.policies import parse_spec
+from bandit_router.prompt import Prompt
+from bandit_router.values import Array
 
 __all__ = [
     "FeatureExtractor",

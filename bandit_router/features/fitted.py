@@ -18,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bandit_router.errors import FeaturesError, FormatError
-from bandit_router.events import Array, Prompt, check_count
 from bandit_router.features.signals import NAMES, SIGNALS_VERSION, lowered, signals, window
 from bandit_router.features.vectors import check_ready
+from bandit_router.prompt import Prompt
+from bandit_router.values import Array, check_count
 
 _MAGIC, _FORMAT = b"BRFF", 1
 _HEADER = struct.Struct("<4sHHIIQ")  # magic, format, signals, terms, components, vocabulary [bytes]

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bandit_router.events import Array, Prompt
 from bandit_router.features.signals import (
     HEAD,
     IDEOGRAM,
@@ -24,6 +23,8 @@ from bandit_router.features.signals import (
     window,
 )
 from bandit_router.features.vectors import check_ready, check_size
+from bandit_router.prompt import Prompt
+from bandit_router.values import Array
 
 MAX_BUCKETS = 4096
 

@@ -12,7 +12,7 @@ import re
 import numpy as np
 from numpy.typing import NDArray
 
-from bandit_router.events import Prompt
+from bandit_router.prompt import Prompt
 
 SIGNALS_VERSION = 1  # of signals, character classes and words; raise it with any change of a number
 HEAD, TAIL = 8_000, 4_000  # characters that are looked at word by word

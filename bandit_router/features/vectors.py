@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from bandit_router.errors import FeaturesError, SettingsError
-from bandit_router.events import Array, Prompt, check_vector
+from bandit_router.prompt import Prompt
+from bandit_router.values import Array, check_vector
 
 LIMIT = 1e6  # of one feature: its square must not drown the others in a float64 sum
 MAX_DIM = 8192

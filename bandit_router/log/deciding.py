@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from bandit_router.errors import ConflictError, UnknownDecisionError
-from bandit_router.events import Decision, Feedback, Outcome, Reward, clean_text
+from bandit_router.events import Decision, Feedback, Outcome, Reward
 from bandit_router.log import tables as t
 from bandit_router.log.folding import latest
 from bandit_router.log.hearing import feedback_of, latest_outcome, latest_reward, reward_of
@@ -25,6 +25,7 @@ from bandit_router.log.rows import (
     to_us,
 )
 from bandit_router.settings import TextPolicy
+from bandit_router.values import clean_text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

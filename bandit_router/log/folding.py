@@ -11,11 +11,11 @@ import numpy as np
 import sqlalchemy as sa
 
 from bandit_router.errors import FormatError
-from bandit_router.events import Array
 from bandit_router.evidence import Delta, Evidence, Observation
 from bandit_router.log import tables as t
 from bandit_router.log.rows import Row, from_us, outcome_of, unpack
 from bandit_router.predictions import Predictions, contribution
+from bandit_router.values import Array
 
 logger = logging.getLogger(__name__)
 _CHUNK = 1_024  # rows that are summed in one product

@@ -13,10 +13,11 @@ from typing import Any
 import sqlalchemy as sa
 
 from bandit_router.errors import ConflictError, UnknownDecisionError, UnknownFeedbackError
-from bandit_router.events import Feedback, FeedbackValue, Model, Outcome, Reward, check_amount, new_id
+from bandit_router.events import Feedback, FeedbackValue, Model, Outcome, Reward, new_id
 from bandit_router.log import tables as t
 from bandit_router.log.rows import Row, digest, from_us, to_us, value_of, value_to_text
 from bandit_router.rewards import Metric, Vote, reward
+from bandit_router.values import check_amount
 
 _OF: sa.BindParameter[str] = sa.bindparam("of")
 _decision, _said = t.decisions.c, t.feedback.c

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from bandit_router.errors import FormatError
-from bandit_router.events import Array, Candidate, Decision, FeedbackValue, Outcome
+from bandit_router.events import Candidate, Decision, FeedbackValue, Outcome
+from bandit_router.values import Array
 
 Row = Mapping[Any, Any]  # Any: what SQLAlchemy's row mappings are
 

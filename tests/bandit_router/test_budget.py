@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.optimize import linprog
 
 from bandit_router.budget import FREE, DollarPrice, allowance, dollar_price
-from bandit_router.events import Array
+from bandit_router.values import Array
 
 
 def played(price: DollarPrice, utility: Array, cost: Array) -> tuple[float, float]:

@@ -14,7 +14,6 @@ import pytest
 
 from bandit_router.checks import Check, features_checks, policy_checks, store_checks
 from bandit_router.errors import StaleGenerationError
-from bandit_router.events import Array, Prompt
 from bandit_router.evidence import Delta, Evidence
 from bandit_router.features import FittedFeatures, HashedFeatures, VectorFeatures
 from bandit_router.policies import (
@@ -27,7 +26,9 @@ from bandit_router.policies import (
     ThompsonSampling,
     Uniform,
 )
+from bandit_router.prompt import Prompt
 from bandit_router.store import Changes, MemoryStore, PosteriorStore, Snapshot
+from bandit_router.values import Array
 
 FITTED = FittedFeatures(
     ["explain", "quantum"], np.array([1.0, 2.0]), np.array([[0.5, 0.1], [-0.2, 0.8]], np.float32)

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from bandit_router.budget import DollarPrice
 from bandit_router.choosing import Offer, eligible, reason_for, weigh
 from bandit_router.errors import NoEligibleModelError
-from bandit_router.events import Candidate, Model, Prompt
+from bandit_router.events import Candidate, Model
 from bandit_router.pacing import Pacer
 from bandit_router.policies import EpsilonGreedy, Greedy, Policy, ThompsonSampling, Uniform
+from bandit_router.prompt import Prompt
 from bandit_router.request import Request
 
 MODELS = (Model("small", context_tokens=100), Model("large"), Model("other", context_tokens=1_000))

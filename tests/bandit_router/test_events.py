@@ -12,16 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bandit_router.events import (
+from bandit_router.events import Candidate, Decision, Model, Outcome, id_time, new_id
+from bandit_router.prompt import Prompt
+from bandit_router.values import (
     AMOUNT_LIMIT,
     COUNT_LIMIT,
     NAME_LIMIT,
     TEXT_LIMIT,
-    Candidate,
-    Decision,
-    Model,
-    Outcome,
-    Prompt,
     check_amount,
     check_count,
     check_name,
@@ -30,8 +27,6 @@ from bandit_router.events import (
     check_unit,
     check_vector,
     clean_text,
-    id_time,
-    new_id,
     utc,
 )
 

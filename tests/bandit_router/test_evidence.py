@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bandit_router.errors import FormatError
-from bandit_router.events import Array
 from bandit_router.evidence import Evidence, Observation, evidence_from_bytes, evidence_to_bytes
+from bandit_router.values import Array
 
 DIM = 3
 YEAR = 365.25 * 86_400.0

@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bandit_router.errors import FeaturesError, SettingsError
-from bandit_router.events import Array, Prompt
 from bandit_router.features import (
     FeatureExtractor,
     FittedFeatures,
@@ -22,6 +21,8 @@ from bandit_router.features import (
     features_from_spec,
 )
 from bandit_router.features.signals import NAMES, lowered, signals
+from bandit_router.prompt import Prompt
+from bandit_router.values import Array
 
 WORDS = ("cat", "dog", "sat", "ran", "def", "x = 1", "two?", "漢字", "été", "A.")
 CORPUS = [Prompt(text=f"the {a} and {b}") for a in WORDS for b in WORDS]
@@ -125,7 +126,7 @@ def test_numbers_are_pinned() -> None:
 
 PROGRAM = """
 import sys
-from bandit_router.events import Prompt
+from bandit_router.prompt import Prompt
 from bandit_router.features import FittedFeatures, HashedFeatures
 prompt = Prompt(text="Explain quantum computing: été, 漢字, def f(x): return 1?")
 fitted = FittedFeatures.from_bytes(sys.stdin.buffer.read())

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from bandit_router.errors import FeaturesError, FormatError
-from bandit_router.events import Prompt
 from bandit_router.features import FittedFeatures
 from bandit_router.features.fitted import terms
+from bandit_router.prompt import Prompt
 
 NOUNS = ("cat", "dog", "integral", "court", "contract", "gene", "été", "漢字", "матрица")
 TEXTS = [f"Explain the {a} of a {b}, and the {a} {b}?" for a in NOUNS for b in NOUNS if a < b]

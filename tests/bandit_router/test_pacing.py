@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bandit_router.events import Array
 from bandit_router.pacing import ADVANCE, EVERY, EXPLORING, WINDOW, Pacer
 from bandit_router.policies import EpsilonGreedy, Greedy, Policy, ThompsonSampling, Uniform, draw
+from bandit_router.values import Array
 
 PRICES = np.array([0.2, 1.0, 5.0])
 WORTH = np.array([0.5, 0.65, 0.75])

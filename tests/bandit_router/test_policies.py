@@ -13,7 +13,6 @@ from scipy.special import ndtr
 from scipy.stats import chisquare
 
 from bandit_router.errors import SettingsError
-from bandit_router.events import Array
 from bandit_router.policies import (
     POLICIES,
     EpsilonGreedy,
@@ -29,6 +28,7 @@ from bandit_router.policies import (
     with_floor,
     with_shares,
 )
+from bandit_router.values import Array
 
 PROMISE = 1e-3  # how far Thompson's probabilities may be from the truth
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(24)

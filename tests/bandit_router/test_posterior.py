@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from river.linear_model import BayesianLinearRegression
 
-from bandit_router.events import Array
 from bandit_router.evidence import Evidence, Observation
 from bandit_router.posterior import Beliefs, Prior, fit_prior
+from bandit_router.values import Array
 
 DIM = 4
 PRIOR = Prior(mean=0.6, bias_precision=2.0, precision=20.0, noise=0.08)

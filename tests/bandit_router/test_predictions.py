@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bandit_router.errors import FormatError
-from bandit_router.events import Model, Outcome, Prompt
+from bandit_router.events import Model, Outcome
 from bandit_router.predictions import ANSWER_TOKENS, HALF_LIFE, Forecast, Predictions, contribution
+from bandit_router.prompt import Prompt
 
 SMALL = Model("small", input_usd_per_mtok=1.0, output_usd_per_mtok=2.0)
 LARGE = Model("large", input_usd_per_mtok=10.0, output_usd_per_mtok=20.0)

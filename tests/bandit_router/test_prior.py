@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bandit_router.events import Array
 from bandit_router.evidence import Evidence
 from bandit_router.posterior import PRECISIONS, Beliefs, Prior, _climb, _marginal, _Sums, fit_prior
+from bandit_router.values import Array
 
 DIM = 6
 SLOPES = np.array([0.0, 0.3, -0.2, 0.0, 0.0, 0.1])

@@ -6,8 +6,9 @@ import math
 
 import pytest
 
-from bandit_router.events import NAME_LIMIT, TAG_LIMIT, Prompt
+from bandit_router.prompt import Prompt
 from bandit_router.request import Request
+from bandit_router.values import NAME_LIMIT, TAG_LIMIT
 
 
 def request(**arguments: object) -> Request:

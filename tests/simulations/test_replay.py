@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from bandit_router.errors import SettingsError, TableError
-from bandit_router.events import Array, Model, Prompt
+from bandit_router.events import Model
 from bandit_router.features import HashedFeatures
 from bandit_router.policies import DEFAULT_FLOOR
+from bandit_router.prompt import Prompt
+from bandit_router.values import Array
 from simulations.baselines import player_from_spec
 from simulations.replay import Bandit, Scene, Warmth, play
 from simulations.runs import Run, summary
