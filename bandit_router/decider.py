@@ -211,7 +211,8 @@ class _Purse:
             so_far = (self._pacer.paid, self._pacer.spent_usd)
             self._pacer = _pacer(settings.budget_usd_per_request, models, so_far)
         self._terms, self._models = terms, models
-        self._pacer.record(np.where(left, everything.utility, -np.inf), everything.cost_usd)
+        utility = np.where(left, everything.utility, -np.inf)
+        self._pacer.record(settings.policy, utility, everything.std, everything.cost_usd)
         return self._pacer
 
     def charge(self, decision_id: str, cost_usd: float) -> None:

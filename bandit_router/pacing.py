@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from bandit_router.budget import FREE, DollarPrice, allowance, dollar_price
-from bandit_router.policies import Policy
+from bandit_router.policies import Policy, score
 from bandit_router.values import Array
 
 WINDOW = 256  # recent requests over which the price of a dollar is solved
@@ -38,9 +38,10 @@ class Pacer:
         self.spent_usd = 0.0
         self.paid = 0
         self.price: DollarPrice = FREE
-        self._utility = np.empty((WINDOW, models))
+        self._score = np.empty((WINDOW, models))
         self._cost_usd = np.empty((WINDOW, models))
         self._seen = 0
+        self._rng = np.random.default_rng(models)  # of the window alone; it draws no model
 
     def __repr__(self) -> str:
         return f"<Pacer budget_usd={self.budget_usd:g} spent_usd={self.spent_usd:g} paid={self.paid}>"
@@ -54,7 +55,7 @@ class Pacer:
         utility, std, cost_usd : ndarray of shape (K,)
             What each model is worth for this request, its standard deviation, its predicted cost [USD].
         """
-        self.record(utility, cost_usd)
+        self.record(policy, utility, std, cost_usd)
         return self.mixed(policy, utility, std, cost_usd)
 
     def mixed(self, policy: Policy, utility: Array, std: Array, cost_usd: Array) -> Array:
@@ -80,13 +81,18 @@ class Pacer:
         share: Array = paid / total
         return share
 
-    def record(self, utility: Array, cost_usd: Array) -> None:
-        """Take a request into the window; the utility of a model that is not eligible is -inf."""
+    def record(self, policy: Policy, utility: Array, std: Array, cost_usd: Array) -> None:
+        """Take a request into the window; the utility of a model that is not eligible is -inf.
+
+        What the policy would go by is kept, width included: an optimist or a sampler spends otherwise than
+        the mean would.
+        """
         at = self._seen % WINDOW
-        self._utility[at], self._cost_usd[at] = utility, cost_usd
+        z = self._rng.standard_normal(len(utility))
+        self._score[at], self._cost_usd[at] = score(policy, utility, std, z), cost_usd
         if self._seen % EVERY == 0 or self._seen < EVERY:
             known = slice(0, min(self._seen + 1, WINDOW))
-            self.price = dollar_price(self._utility[known], self._cost_usd[known], self.aim)
+            self.price = dollar_price(self._score[known], self._cost_usd[known], self.aim)
         self._seen += 1
 
     @property

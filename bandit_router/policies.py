@@ -252,6 +252,18 @@ def _quadrature(mean: Array, std: Array) -> tuple[Array, Array]:
     return (edges[:-1, None] + half + half * _NODES).ravel(), (half * _WEIGHTS).ravel()
 
 
+def score(policy: Policy, utility: Array, std: Array, z: Array) -> Array:
+    """Return a score whose highest is drawn as the policy draws, for standard normal `z` of shape (K,).
+
+    Exact for the index policies (Thompson sampling, LinUCB, greedy); others are taken as greedy.
+    """
+    if isinstance(policy, ThompsonSampling):
+        return utility + policy.width * std * z
+    if isinstance(policy, LinUCB):
+        return utility + policy.alpha * std
+    return utility
+
+
 def with_floor(p: Array, floor: float) -> Array:
     """Mix `floor` of uniform probability into `p`: each of K models keeps at least ``floor / K``.
 

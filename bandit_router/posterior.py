@@ -48,7 +48,13 @@ class Prior:
         return diagonal
 
 
-PRECISIONS = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
+PRECISIONS = (
+    1.0,
+    3.0,
+    10.0,
+    30.0,
+    100.0,
+)  # beyond it, models that fell out of favour would never return
 _OLD_FIT = 8.0  # half-lives: a later contribution would be too heavy for a rank-one update of it
 _PSEUDO = 4.0  # observations that the start values of mean and noise are worth
 

@@ -169,7 +169,7 @@ class Bandit:
         """As `Player.choose`."""
         offer = self._offer(row)
         if self.pacer is not None:
-            self.pacer.record(offer.utility, offer.cost_usd)
+            self.pacer.record(self.policy, offer.utility, offer.std, offer.cost_usd)
         return weigh(self.policy, offer, floor=self.scene.floor, pacer=self.pacer)
 
     def _offer(self, row: int) -> Offer:

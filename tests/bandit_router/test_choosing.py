@@ -102,7 +102,7 @@ def test_one_model_is_certain() -> None:
 def test_a_budget_keeps_probabilities(policy: Policy, floor: float, budget: float, spent: float) -> None:
     """They sum to one; the floor is kept where the budget can pay it, and never costs over a tenth of it."""
     pacer, offered = Pacer(budget, 3), offer()
-    pacer.record(offered.utility, offered.cost_usd)
+    pacer.record(Greedy(), offered.utility, offered.std, offered.cost_usd)
     pacer.spend(spent)
     p = weigh(policy, offered, floor=floor, pacer=pacer)
     shares = pacer.affordable(np.full(3, floor / 3), offered.cost_usd)

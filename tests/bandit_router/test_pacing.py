@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bandit_router.pacing import ADVANCE, EVERY, EXPLORING, WINDOW, Pacer
-from bandit_router.policies import EpsilonGreedy, Greedy, Policy, ThompsonSampling, Uniform, draw
+from bandit_router.policies import EpsilonGreedy, Greedy, LinUCB, Policy, ThompsonSampling, Uniform, draw
 from bandit_router.values import Array
 
 PRICES = np.array([0.2, 1.0, 5.0])
@@ -110,7 +110,7 @@ def test_floors_cost_a_tenth_of_the_budget_at_most() -> None:
 def test_what_is_not_eligible_is_not_bought() -> None:
     pacer = Pacer(1.0, 3)
     for _ in range(WINDOW + EVERY):
-        pacer.record(np.array([0.5, -np.inf, 0.9]), PRICES)
+        pacer.record(Greedy(), np.array([0.5, -np.inf, 0.9]), np.zeros(3), PRICES)
     # A price at which the two that are eligible, mixed, cost 1: (1 - .2) / (5 - .2) of the dear one.
     eligible = [0, 2]
     p = pacer.mixed(Greedy(), np.array([0.5, 0.9]), np.zeros(2), PRICES[eligible])
@@ -120,12 +120,12 @@ def test_what_is_not_eligible_is_not_bought() -> None:
 def test_the_window_forgets() -> None:
     pacer = Pacer(1.0, 3)
     for _ in range(WINDOW):
-        pacer.record(WORTH, 100 * PRICES)
+        pacer.record(Greedy(), WORTH, np.zeros(3), 100 * PRICES)
     dear = pacer.price
     for _ in range(WINDOW + EVERY):
-        pacer.record(WORTH, PRICES)
+        pacer.record(Greedy(), WORTH, np.zeros(3), PRICES)
     fresh = Pacer(1.0, 3)
-    fresh.record(WORTH, PRICES)
+    fresh.record(Greedy(), WORTH, np.zeros(3), PRICES)
     assert pacer.price != dear
     assert pacer.price.low == pytest.approx(fresh.price.low, rel=1e-6)
 
@@ -134,3 +134,15 @@ def test_repr() -> None:
     pacer = Pacer(1.0, 3)
     pacer.spend(0.25)
     assert repr(pacer) == "<Pacer budget_usd=1 spent_usd=0.25 paid=1>"
+
+
+@pytest.mark.parametrize("policy", [ThompsonSampling(), LinUCB(alpha=1.0), Greedy()], ids=str)
+def test_wide_beliefs_spend_as_the_policy_draws(policy: Policy) -> None:
+    """One and the same request, for ever: the mean alone would say nothing of how often a sampler goes dear."""
+    pacer, rng = Pacer(1.0, 2), np.random.default_rng(3)
+    mean, std, cost = np.array([0.5, 0.9]), np.array([0.02, 0.4]), np.array([0.1, 3.0])
+    for _ in range(3_000):
+        p = pacer.probabilities(policy, mean, std, cost)
+        pacer.spend(float(cost[draw(p, rng.random())]))
+    # The spread of 3,000 draws between 0.1 and 3.0 dollars is below 0.03.
+    assert pacer.spent_usd / pacer.paid == pytest.approx(1.0, abs=0.05)
