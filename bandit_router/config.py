@@ -99,15 +99,27 @@ def read_config(
     >>> config.settings
     {'policy': LinUCB(alpha=0.2)}
     """
+    try:
+        return _read(path, environ or {}, flags or {})
+    except SettingsError as error:
+        where = "config" if path is None else f"config {path}"
+        raise SettingsError(f"{where}: {str(error).removeprefix('config: ')}") from error
+
+
+def _read(
+    path: str | Path | None, environ: Mapping[str, str], flags: Mapping[str, Any]
+) -> Config:  # Any: TOML
     body = {} if path is None else _read_file(Path(path))
     settings = dict(_table(body.pop("settings", {}), "settings"))
     models = body.pop("models", [])
     places = {name: body.pop(name) for name in _PLACES if name in body}
     if body:
         raise SettingsError(f"config: no entry {next(iter(body))!r}; there are {_known()}")
-    for name, value in [*_variables(environ or {}), *(flags or {}).items()]:
+    for name, value in [*_variables(environ), *flags.items()]:
         if value is not None:
             (places if name in _PLACES else settings)[name] = value
+    if "budget_since" in settings:
+        raise SettingsError("no setting 'budget_since': the router keeps it itself")
     return Config(
         **{name: _text(name, value) for name, value in places.items()},
         models=_models(models),
@@ -119,7 +131,7 @@ def _read_file(path: Path) -> dict[str, Any]:  # Any: TOML
     try:
         return tomllib.loads(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise SettingsError(f"config {path}: {error}") from error
+        raise SettingsError(str(error)) from error
 
 
 def _variables(environ: Mapping[str, str]) -> list[tuple[str, Any]]:  # Any: TOML

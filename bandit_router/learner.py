@@ -7,6 +7,7 @@ that `choose` reads. It also notices new settings and models, new generations, a
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -41,7 +42,7 @@ TAIL_LIMIT = 2_000  # rows read at once
 CHECKPOINT_EVERY = 5_000  # reward rows and outcomes
 GROWTH = 0.05  # of the contributions: when the prior is chosen anew at once
 RESTFUL_S = 0.2  # without news: when it is chosen anew anyway
-RETENTION_S = 600.0  # how often texts are looked through for old ones
+RETENTION_S = 600.0  # how often texts are looked through for old ones, at the least
 JOIN_TRIES = 100  # times that a fold is offered to a store where others are ahead
 
 
@@ -83,6 +84,8 @@ class Learner:
     view : View
     lock : Lock
         Held while beliefs or predictions change.
+    reward_seq : int
+        Reward rows of the log up to here are in the beliefs.
     """
 
     def __init__(
@@ -99,7 +102,7 @@ class Learner:
         self._asked = threading.Condition()
         self._waiting: list[Future[None]] = []
         self._closed = False
-        self._news_at = self._expired_at = 0.0
+        self._news_at, self._expired_at = 0.0, -math.inf
         self._trouble = ""
         self._reload()
         self._thread = threading.Thread(target=self._run, name="bandit-router-learner", daemon=True)
@@ -220,7 +223,7 @@ class Learner:
             raise StoreUnavailableError(f"store: {self._router!r} is ahead of the log")
         beliefs = Beliefs(list(registration.known), lens.dim, half_life=lens.half_life_s)
         beliefs.replace(_complete(snapshot, registration, lens), at=self._clock())
-        self._position, self._reward_seq = snapshot.position, snapshot.complete
+        self._position, self.reward_seq = snapshot.position, snapshot.complete
         self._outcome_seq, self._unsaved = state.outcome_seq, 0
         self.view = View(
             registration=registration,
@@ -275,16 +278,16 @@ class Learner:
         more = True
         while more:
             with self._log.reading() as connection:
-                news = tail(connection, lens, self._reward_seq, self._outcome_seq, limit=TAIL_LIMIT)
+                news = tail(connection, lens, self.reward_seq, self._outcome_seq, limit=TAIL_LIMIT)
             more = news.more
-            fresh = news.reward_seq - self._reward_seq + news.outcome_seq - self._outcome_seq
+            fresh = news.reward_seq - self.reward_seq + news.outcome_seq - self._outcome_seq
             if fresh:
                 self._store.append(
                     self._router, news.deltas, generation=generation, complete=news.reward_seq
                 )
                 with self.lock:
                     spend_all(self.view.predictions, news.spendings)
-                self._reward_seq, self._outcome_seq = news.reward_seq, news.outcome_seq
+                self.reward_seq, self._outcome_seq = news.reward_seq, news.outcome_seq
                 self._unsaved += fresh
                 self._news_at = time.monotonic()
             self._learn(generation)
@@ -318,7 +321,10 @@ class Learner:
 
     def _expire(self) -> None:
         retention = self.view.registration.settings.text_retention
-        if retention is None or time.monotonic() - self._expired_at < RETENTION_S:
+        if retention is None:
+            return
+        pause = min(RETENTION_S, max(retention.total_seconds() / 10, POLL_S))
+        if time.monotonic() - self._expired_at < pause:
             return
         before = self._clock() - retention.total_seconds()
         self._log.write(lambda connection: expire_texts(connection, self._router, before)).result()

@@ -59,6 +59,7 @@ def register(
         A bad setting; or there is no such router, and `create` is False.
     """
     _check(models)
+    Settings().with_changes({name: settings[name] for name in settings.keys() - {"features"}}, now=now)
     if not create and log.read(lambda c: registration.versions(c, name)) is None:
         names = ", ".join(log.read(registration.router_names)) or "none at all"
         raise SettingsError(f"the log has no router {name!r}; it has {names}")
@@ -76,14 +77,34 @@ def register(
         return found
 
     found = committed(log.write(job))
-    missing = [model.name for model in models if model.name not in found.known]
-    if missing:
-        logger.warning(
-            "router %s: the log's models win, so %s is not among them; open with apply=True to put it there",
-            name,
-            ", ".join(missing),
-        )
+    _warn_of_differences(found, models, settings)
     return found
+
+
+def _warn_of_differences(
+    found: Registration,
+    models: Sequence[Model],
+    settings: Mapping[str, Any],  # of each setting's own type
+) -> None:
+    """Say which arguments the log's settings win over."""
+    known = found.known
+    lost = [f"model {model.name}" for model in models if known.get(model.name) != model]
+    lost += [name for name, value in settings.items() if not _same(getattr(found.settings, name), value)]
+    if lost:
+        logger.warning(
+            "router %s: what the log has wins over %s; open with apply=True to put it there",
+            found.name,
+            ", ".join(lost),
+        )
+
+
+def _same(kept: object, given: object) -> bool:
+    spec = getattr(given, "spec", given)
+    return given is None or kept in (given, spec) or (isinstance(kept, Mapping) and _within(kept, given))
+
+
+def _within(kept: Mapping[str, Any], given: object) -> bool:  # Any: metrics
+    return isinstance(given, Mapping) and all(kept.get(name) == value for name, value in given.items())
 
 
 def _check(models: Sequence[Model]) -> None:
@@ -129,6 +150,11 @@ def configure_router(
     changes = dict(settings)
     if "features" in changes:
         changes["features"] = _adopt(connection, found, changes["features"], now)
+    unit = found.settings.cost_unit_usd
+    if unit is not None and changes.setdefault("cost_unit_usd", unit) is None:
+        changes["cost_unit_usd"] = unit
+    if unit is not None and changes["cost_unit_usd"] != unit:
+        raise SettingsError(f"cost_unit_usd: it was fixed at {unit:g} when it was first set")
     changed = found.settings.with_changes(changes, now=now)
     if changed == found.settings:
         return

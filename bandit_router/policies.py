@@ -7,8 +7,8 @@ same object answers offline "what would you have done?".
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, fields
+from typing import Any, Protocol, cast
 
 import numpy as np
 from scipy.special import ndtr
@@ -345,6 +345,11 @@ def policy_from_spec(spec: str) -> Policy:
     name, options = parse_spec(spec)
     if name not in POLICIES:
         raise SettingsError(f"{spec!r}: no policy {name!r}; there are {', '.join(POLICIES)}")
+    known = [f.name for f in fields(cast(Any, POLICIES[name]))]  # every policy here is a dataclass
+    unknown = [key for key in options if key not in known]
+    if unknown:
+        there = ", ".join(known) or "none"
+        raise SettingsError(f"{spec!r}: {name} has no option {unknown[0]!r}; its options: {there}")
     try:
         return POLICIES[name](**{key: float(value) for key, value in options.items()})
     except (TypeError, ValueError) as error:

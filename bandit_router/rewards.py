@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
 from bandit_router.errors import SettingsError
 from bandit_router.events import FeedbackValue, Reward
 from bandit_router.values import check_amount, check_name, check_number, check_unit, clean_text
@@ -59,14 +61,13 @@ class Metric:
         if self.kind == "text":
             return clean_text(name, value, COMMENT_LIMIT)
         if self.kind == "bool":
-            if not isinstance(value, bool):
+            if not isinstance(value, bool | np.bool_):
                 raise TypeError(f"{name}: expected true, false or null, got {type(value).__name__}")
-            return value
+            return bool(value)
         number = check_number(name, value)
-        if not min(self.low, self.high) <= number <= max(self.low, self.high):
-            raise ValueError(
-                f"{name}: expected a number from {self.low:g} to {self.high:g}, got {number:g}"
-            )
+        least, most = sorted((self.low, self.high))
+        if not least <= number <= most:
+            raise ValueError(f"{name}: expected a number from {least:g} to {most:g}, got {number:g}")
         return number
 
     def score(self, value: FeedbackValue) -> float:
@@ -80,7 +81,7 @@ class Metric:
 METRICS: Mapping[str, Metric] = {
     "thumb": Metric(kind="bool"),
     "rating": Metric(),
-    "judge": Metric(weight=0.5),  # FIELD: three judges on the same answers correlate only .7
+    "judge": Metric(weight=0.5),  # three judges on the same answers agree only so far (correlation .7)
     "comment": Metric(kind="text", weight=0.0),
 }
 

@@ -107,7 +107,8 @@ class Router:
             A named router has models and beliefs of its own.
         models : sequence of Model
         durable : bool
-            `choose` returns when the decision is committed; False: at hand-off to the writer.
+            `choose` returns when the decision is committed; False: at hand-off to the writer, so that
+            `decision` may not find it yet.
         seed : int, optional
             Mixed with the worker's identity.
         worker : int, optional
@@ -132,11 +133,18 @@ class Router:
         check_name("name", name)
         if isinstance(store, str):
             open_store(store).close()  # a bad URL is refused before anything is made
+        elif not all(
+            callable(getattr(store, verb, None)) for verb in ("append", "read", "replace", "close")
+        ):
+            raise TypeError(f"store: expected a URL or a PosteriorStore, got {type(store).__name__}")
+        for flag, value in {"durable": durable, "apply": apply, "create": create}.items():
+            if not isinstance(value, bool):
+                raise TypeError(f"{flag}: expected True or False, got {type(value).__name__}")
         numbers = {
             "seed": None if seed is None else check_count("seed", seed),
             "worker": None if worker is None else check_count("worker", worker),
         }
-        events = EventLog.open(log, migrate=migrate)
+        events = EventLog.open(log, migrate=migrate, create=create)
         try:
             register(events, name, models, settings, apply=apply, create=create, now=time.time())
             plan = Plan(url=events.url, store=store, router=name, clock=time.time, seed=numbers["seed"])
@@ -410,7 +418,13 @@ class Router:
         """
         check_name("decision_id", decision_id)
         worker = self._here()
-        return worker.log.read(lambda c: read_story(c, worker.plan.router, decision_id))
+        story = worker.log.read(lambda c: read_story(c, worker.plan.router, decision_id))
+        applied = story.reward_seq <= worker.learner.reward_seq
+        said = tuple(replace(s, feedback=replace(s.feedback, applied=applied)) for s in story.feedback)
+        retention = worker.learner.view.registration.settings.text_retention
+        if retention and story.decision.at < worker.plan.clock() - retention.total_seconds():
+            return replace(story, feedback=said, prompt=None, answer=None)  # expired, if not yet erased
+        return replace(story, feedback=said)
 
     # -- models, settings, beliefs ----------------------------------------------------------------
 
@@ -423,6 +437,11 @@ class Router:
     def models(self) -> tuple[Model, ...]:
         """The models to choose from, as this worker knows them."""
         return self._here().learner.view.registration.models
+
+    @property
+    def known_models(self) -> dict[str, Model]:
+        """All models by name, retired ones too, as this worker knows them."""
+        return self._here().learner.view.registration.known
 
     def put_model(self, model: Model, *, reset: bool = False) -> None:
         """Add a model, change it, or resume a retired one; with `reset` it starts without its evidence."""

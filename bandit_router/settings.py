@@ -82,7 +82,9 @@ class Settings:
     def _check(self) -> None:
         named = isinstance(getattr(self.policy, "spec", None), str)  # a class has a property there
         if not named or not callable(getattr(self.policy, "probabilities", None)):
-            raise SettingsError(f"policy: expected a Policy, got {self.policy!r}")
+            raise SettingsError(
+                f"policy: expected a Policy like ThompsonSampling(), got {self.policy!r}"
+            )
         if policy_from_spec(self.policy.spec) != self.policy:
             raise SettingsError(
                 f"policy: {self.policy.spec!r} does not give it back: put it into POLICIES"
@@ -214,7 +216,7 @@ def model_from_json(body: object) -> Model:
         Not an object, an unknown name, or a bad value.
     """
     try:
-        return Model(**_object(body))
+        return Model(**_known(Model, body))
     except (TypeError, ValueError) as error:
         raise SettingsError(f"model: {error}") from error
 
@@ -233,16 +235,26 @@ def _object(value: object) -> Mapping[str, Any]:
     return value
 
 
+def _known(kind: type[Model | Preference | Metric], value: object) -> Mapping[str, Any]:
+    body, names = _object(value), [f.name for f in fields(kind)]
+    for name in body:
+        if name not in names:
+            raise ValueError(f"no entry {name!r}; there are {', '.join(names)}")
+    if kind is Model and "name" not in body:
+        raise ValueError("it has no name")
+    return body
+
+
 def _policy(value: object) -> Policy:
     return policy_from_spec(check_name("SPEC", value))
 
 
 def _preference(value: object) -> Preference:
-    return Preference(**_object(value))
+    return Preference(**_known(Preference, value))
 
 
 def _metrics(value: object) -> dict[str, Metric]:
-    return {name: Metric(**_object(metric)) for name, metric in _object(value).items()}
+    return {name: Metric(**_known(Metric, metric)) for name, metric in _object(value).items()}
 
 
 def _same(value: object) -> object:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from bandit_router.errors import SettingsError
 from bandit_router.log import EventLog
 from bandit_router.log.deciding import read_rounds
-from bandit_router.log.registration import read_registration
+from bandit_router.log.registration import read_registration, router_names
 from bandit_router.log.rows import Row, candidates_of, from_us, unpack
 from bandit_router.policies import Policy
 from bandit_router.values import Array
@@ -77,12 +78,15 @@ def read(
 
     Raises
     ------
+    SettingsError
+        The log has no such router.
     ValueError
-        The log has no such router, or it decided nothing in that period.
+        It decided nothing in that period.
     """
     with log.reading() as connection:
         if read_registration(connection, router) is None:
-            raise ValueError(f"the log has no router {router!r}")
+            names = ", ".join(router_names(connection)) or "none at all"
+            raise SettingsError(f"the log has no router {router!r}; it has {names}")
         rows = [
             row for rows in read_rounds(connection, router, since=since, until=until) for row in rows
         ]

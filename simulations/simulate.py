@@ -179,7 +179,9 @@ def _lived(lives: Sequence[_Life], jobs: int) -> Iterator[Run]:
             yield from (life.live() for life in lives)
         return
     with joblib.parallel_config(backend="loky", inner_max_num_threads=1):
-        parallel = joblib.Parallel(n_jobs=jobs, return_as="generator")
+        parallel = joblib.Parallel(
+            n_jobs=min(jobs, len(lives)) if jobs > 0 else jobs, return_as="generator"
+        )
         yield from parallel(joblib.delayed(_Life.live)(life) for life in lives)
 
 

@@ -44,7 +44,7 @@ def test_the_configuration_is_read(tmp_path: Path) -> None:
     path.write_text(blocks("toml")[0])
     config = read_config(path)
     assert config.settings["policy"].spec == "thompson"
-    assert [model.name for model in config.models] == ["small"]
+    assert [model.name for model in config.models] == ["small", "large"]
     assert tomllib.loads(blocks("toml")[0])["settings"]["floor"] == 0.02
 
 

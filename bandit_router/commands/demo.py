@@ -18,11 +18,19 @@ from bandit_router.commands.options import console
 from bandit_router.policies import Greedy
 from bandit_router.preference import Preference
 from bandit_router.router import Router
+from bandit_router.values import check_amount
 from simulations.demo import Demo, Played, Way, off_policy_value
 from simulations.estimators import Estimate
 from simulations.worlds import small_world
 
 REFRESH_S = 0.25
+
+
+def _amount(_: click.Context, __: click.Parameter, value: float) -> float:
+    try:
+        return check_amount("price weight", value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
 
 
 @click.command()
@@ -35,7 +43,8 @@ REFRESH_S = 0.25
 )
 @click.option(
     "--price-weight",
-    type=click.FloatRange(min=0, max=1e6),
+    type=float,
+    callback=_amount,
     default=0.1,
     show_default=True,
     help="Reward that one cost unit, the mean cost of the dearest model, is worth.",
@@ -54,7 +63,7 @@ def demo(requests: int, seed: int, url: str | None, price_weight: float) -> None
         _summary(terminal, played, price_weight)
         _off_policy(terminal, place, name, floor)
         if url:
-            terminal.print(f"The log is kept in {url}, router {name!r}.")
+            terminal.print(f"The log is kept: bandit-router models list --log {url} --router {name}")
 
 
 def _watch(terminal: Console, demo: Demo, requests: int) -> Played:

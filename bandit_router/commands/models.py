@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import click
 from rich.table import Table
 
@@ -21,15 +24,13 @@ def models() -> None:
 def show(config: Config) -> None:
     """Show the models, and what is believed of each."""
     with Router.open(config.log, name=config.router, create=False) as router:
-        prices, beliefs = {model.name: model for model in router.models}, router.beliefs()
+        known, beliefs = router.known_models, router.beliefs()
     table = Table("model", "input $/M", "output $/M", "context", "n", "mean reward", "state", box=None)
     for name, belief in beliefs.items():
-        model = prices.get(name)
+        model, state = known.get(name), "retired" if belief["retired"] else "active"
         columns = ["", "", ""] if model is None else _columns(model)
         mean = "-" if belief["mean_reward"] is None else f"{belief['mean_reward']:.3f}"
-        table.add_row(
-            name, *columns, f"{belief['n']:.1f}", mean, "retired" if model is None else "active"
-        )
+        table.add_row(name, *columns, f"{belief['n']:.1f}", mean, state)
     console().print(table)
 
 
@@ -41,29 +42,19 @@ def _columns(model: Model) -> list[str]:
 @models.command()
 @with_config
 @click.argument("name")
-@click.option("--input-usd-per-mtok", type=float, default=0.0, help="Price [USD per million tokens].")
-@click.option("--output-usd-per-mtok", type=float, default=0.0, help="Price [USD per million tokens].")
+@click.option("--input-usd-per-mtok", type=float, default=None, help="Price [USD per million tokens].")
+@click.option("--output-usd-per-mtok", type=float, default=None, help="Price [USD per million tokens].")
 @click.option("--context-tokens", type=int, default=None, help="The longest prompt and answer together.")
 @click.option("--reset", is_flag=True, help="Start without the evidence it has.")
-def put(
-    config: Config,
-    name: str,
-    input_usd_per_mtok: float,
-    output_usd_per_mtok: float,
-    context_tokens: int | None,
-    reset: bool,
-) -> None:
-    """Add a model, change it, or resume a retired one."""
-    try:
-        model = Model(
-            name,
-            input_usd_per_mtok=input_usd_per_mtok,
-            output_usd_per_mtok=output_usd_per_mtok,
-            context_tokens=context_tokens,
-        )
-    except ValueError as error:
-        raise click.UsageError(str(error)) from error
+def put(config: Config, name: str, *, reset: bool, **given: float | None) -> None:
+    """Add a model, change it, or resume a retired one; what is not given stays as it was."""
+    changes: dict[str, Any] = {option: value for option, value in given.items() if value is not None}
     with Router.open(config.log, name=config.router, create=False) as router:
+        known = router.known_models.get(name)
+        try:
+            model = Model(name, **changes) if known is None else replace(known, **changes)
+        except (TypeError, ValueError) as error:
+            raise click.UsageError(str(error)) from error
         router.put_model(model, reset=reset)
     click.echo(f"Router {config.router!r}: {name} is active.")
 

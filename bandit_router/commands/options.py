@@ -12,6 +12,7 @@ from rich.console import Console
 
 from bandit_router.config import Config, read_config
 
+LOG_HELP = "The log, such as sqlite:///chat.db; by default sqlite:///bandit_router.db."
 PIPE_WIDTH = 140  # characters
 Command = Callable[..., Any]  # Any: click hands over what each option is
 
@@ -25,9 +26,11 @@ def console() -> Console:
 def with_config(command: Command) -> Command:
     """Give a command ``--log``, ``--router`` and ``--config``, read into its first argument."""
 
-    @click.option("--log", default=None, metavar="URL", help="The log, such as sqlite:///chat.db.")
-    @click.option("--router", default=None, metavar="NAME", help="Which router.")
-    @click.option("--config", "path", default=None, metavar="FILE", help="A TOML file.")
+    @click.option("--log", default=None, metavar="URL", help=LOG_HELP)
+    @click.option("--router", default=None, metavar="NAME", help='Which router; by default "default".')
+    @click.option(
+        "--config", "path", default=None, metavar="FILE", help="A TOML file with these and settings."
+    )
     @wraps(command)
     def wrapped(
         log: str | None, router: str | None, path: str | None, **options: Any

@@ -9,11 +9,19 @@ from bandit_router.commands.options import with_config
 from bandit_router.config import Config
 from bandit_router.router import Router
 
+FEATURES_HELP = (
+    "Encode the log again with these features: hashed, hashed:buckets=N, "
+    "fitted (to the log's own prompts) or fitted:VERSION."
+)
+
 
 @click.command()
 @with_config
 @click.option(
-    "--features", default=None, metavar="SPEC", help="Encode the log again with these features."
+    "--features",
+    default=None,
+    metavar="SPEC",
+    help=FEATURES_HELP,
 )
 @click.option(
     "--textless",
@@ -27,7 +35,8 @@ def rebuild(config: Config, features: str | None, textless: str) -> None:
     console = Console(stderr=True)
     with Router.open(config.log, name=config.router, create=False) as router:
         with console.status("Folding the log ..."):
-            done = router.rebuild(features, textless=textless)
+            wanted = router.fit_features() if features == "fitted" else features
+            done = router.rebuild(wanted, textless=textless)
         n = sum(belief["n"] for belief in router.beliefs().values())
     click.echo(
         f"Router {config.router!r}: generation {done.generation}, features {done.features}, "

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from bandit_router.commands.options import console
-from bandit_router.errors import BanditRouterError
+from bandit_router.errors import BanditRouterError, SettingsError
 from bandit_router.policies import DEFAULT_FLOOR
 
 if TYPE_CHECKING:
@@ -30,12 +30,17 @@ def _pairs(_: click.Context, parameter: click.Parameter, values: Sequence[str]) 
     for column, equals, _value in pairs:
         if not column or not equals:
             raise click.BadParameter(f"expected COL=VALUE, got {column!r}", param=parameter)
+    columns = [column for column, *_ in pairs]
+    if len(set(columns)) < len(columns):
+        raise click.BadParameter("each column once", param=parameter)
     return {column: value for column, _equals, value in pairs}
 
 
 def _folder(_: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
     if path is not None and not path.parent.is_dir():
         raise click.BadParameter(f"no such folder: {path.parent}", param=parameter)
+    if path is not None and path.is_dir():  # an empty text, above all
+        raise click.BadParameter("expected a file", param=parameter)
     return path
 
 
@@ -71,7 +76,8 @@ class _Options(TypedDict):
     default=DEFAULT_POLICIES,
     show_default=True,
     metavar="SPEC",
-    help="Such as linucb:alpha=0.5, fixed:MODEL, oracle, knn:k=50, ridge, river.",
+    help="thompson, linucb:alpha=A, igw:gamma=G, egreedy:epsilon=E, greedy, uniform; or fixed:MODEL, "
+    "best-fixed, zero, oracle, knn:k=K, ridge, river.",
 )
 @click.option("--prior", type=EXISTING, help="A table that is known before round one.")
 @click.option("--prior-where", multiple=True, callback=_pairs, metavar="COL=VALUE")
@@ -100,7 +106,9 @@ class _Options(TypedDict):
     show_default=True,
     help="Exploration over all models together.",
 )
-@click.option("--jobs", type=int, help="Processes; by default one per core where that pays.")
+@click.option(
+    "--jobs", type=click.IntRange(min=1), help="Processes; by default one per core where that pays."
+)
 @click.option("--json", type=WRITTEN, callback=_folder, help="Write the results for machines.")
 @click.option("--html", type=WRITTEN, callback=_folder, help="Write a page with pictures.")
 @click.option("--trust-pickle", is_flag=True, help="Open RouterBench's pickle, which may run code.")
@@ -187,6 +195,8 @@ def _say_left_out(table: Table, prior: Table | None) -> None:
 def _features(spec: str | None) -> FeatureExtractor | None:
     from bandit_router.features import features_from_spec
 
+    if spec is not None and spec.startswith("vectors"):
+        raise SettingsError("features: a table has texts; vectors are for choose(features=...)")
     return None if spec is None else features_from_spec(spec)
 
 

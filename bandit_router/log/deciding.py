@@ -13,7 +13,7 @@ from bandit_router.errors import ConflictError, UnknownDecisionError
 from bandit_router.events import Decision, Feedback, Outcome, Reward
 from bandit_router.log import tables as t
 from bandit_router.log.folding import latest
-from bandit_router.log.hearing import feedback_of, latest_outcome, latest_reward, reward_of
+from bandit_router.log.hearing import feedback_of, latest_outcome, reward_of
 from bandit_router.log.rows import (
     Row,
     decision_of,
@@ -54,8 +54,12 @@ class Story:
         The text, or the messages; None where no text is kept.
     prompt_hash : str, optional
         SHA-256 of the prompt as JSON; None where nothing is kept.
+    feedback : tuple of Said
+        Every word, in the order of arrival, and whether it was taken back.
     revisions : tuple of (Reward or None)
         What was made of it, revision by revision; the last one counts.
+    reward_seq : int
+        Where in the log the last of them stands; 0 where there is none.
     """
 
     decision: Decision
@@ -66,6 +70,7 @@ class Story:
     feedback: tuple[Said, ...] = ()
     reward: Reward | None = None
     revisions: tuple[Reward | None, ...] = ()
+    reward_seq: int = 0
 
 
 def decision_rows(
@@ -141,7 +146,8 @@ def read_story(connection: sa.Connection, router: str, decision_id: str) -> Stor
         for word in connection.execute(words).mappings()
     ]
     r = t.rewards.c
-    rewards = sa.select(t.rewards).where(r.decision_id == decision_id).order_by(r.revision)
+    made = sa.select(t.rewards).where(r.decision_id == decision_id).order_by(r.revision)
+    rewards = connection.execute(made).mappings().all()
     outcome = latest_outcome(connection, decision_id)
     return Story(
         decision=decision_of(row),
@@ -150,8 +156,9 @@ def read_story(connection: sa.Connection, router: str, decision_id: str) -> Stor
         answer=None if text is None else text.answer,
         outcome=None if outcome is None else outcome_of(outcome),
         feedback=tuple(said),
-        reward=reward_of(latest_reward(connection, decision_id)),
-        revisions=tuple(reward_of(revision) for revision in connection.execute(rewards).mappings()),
+        reward=reward_of(rewards[-1] if rewards else None),
+        revisions=tuple(reward_of(row) for row in rewards),
+        reward_seq=rewards[-1]["seq"] if rewards else 0,
     )
 
 

@@ -46,8 +46,11 @@ def connect(url: str) -> sa.Engine:
         if parsed.get_backend_name() == "sqlite":
             return _sqlite(parsed)
         return sa.create_engine(parsed, pool_pre_ping=True)
-    except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
-        raise SettingsError(f"log: {error}") from error
+    except ArgumentError as error:
+        hint = "expected a URL such as sqlite:///chat.db"
+        raise SettingsError(f"log: {hint}, got {str(url)!r:.80}") from error
+    except (NoSuchModuleError, ModuleNotFoundError) as error:
+        raise SettingsError(f"log: {error}: its driver must be installed; SQLite needs none") from error
 
 
 def _sqlite(url: sa.URL) -> sa.Engine:
@@ -122,6 +125,23 @@ def translated(doing: str) -> Iterator[None]:
 def _reason(error: SQLAlchemyError) -> str:
     cause = error.orig if isinstance(error, DBAPIError) else error
     return str(cause).strip().split("\n")[0] or type(cause).__name__
+
+
+def check_exists(engine: sa.Engine) -> None:
+    """See that the file of an embedded log is there.
+
+    Raises
+    ------
+    LogUnavailableError
+        It is not.
+    """
+    database = str(engine.url.database)
+    if (
+        engine.dialect.name == "sqlite"
+        and not database.startswith("file:")
+        and not Path(database).exists()
+    ):
+        raise LogUnavailableError(f"log: there is no file {database}")
 
 
 def check_schema(engine: sa.Engine, *, migrate: bool) -> None:

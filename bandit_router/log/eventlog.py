@@ -10,7 +10,7 @@ from typing import TypeVar
 import sqlalchemy as sa
 
 from bandit_router.errors import BanditRouterError
-from bandit_router.log.engine import check_schema, connect, translated
+from bandit_router.log.engine import check_exists, check_schema, connect, translated
 from bandit_router.log.forking import unforked
 from bandit_router.log.writer import Writer
 
@@ -42,7 +42,7 @@ class EventLog:
         self.writer = Writer(engine)
 
     @classmethod
-    def open(cls, url: str, *, migrate: bool | None = None) -> EventLog:
+    def open(cls, url: str, *, migrate: bool | None = None, create: bool = True) -> EventLog:
         """Connect, and see that the schema is this program's.
 
         Parameters
@@ -50,6 +50,8 @@ class EventLog:
         url : str
         migrate : bool, optional
             Bring the schema up to date; by default only an embedded (SQLite) log's.
+        create : bool
+            False: refuse a file that is not there, instead of making it.
 
         Raises
         ------
@@ -57,6 +59,8 @@ class EventLog:
         """
         engine = connect(url)
         try:
+            if not create:
+                check_exists(engine)
             embedded = engine.dialect.name == "sqlite"
             check_schema(engine, migrate=embedded if migrate is None else migrate)
             whole = engine.url.update_query_dict(dict(sa.make_url(url).query))

@@ -42,6 +42,8 @@ def test_unknown_commands_and_options_are_usage_errors() -> None:
     assert runner.invoke(cli, ["dance"]).exit_code == 2
     assert runner.invoke(cli, ["demo", "--colour"]).exit_code == 2
     assert runner.invoke(cli, ["demo", "--requests", "3"]).exit_code == 2
+    for weight in ("nan", "inf", "-1"):
+        assert runner.invoke(cli, ["demo", "--price-weight", weight]).exit_code == 2
 
 
 @pytest.mark.parametrize(
@@ -75,18 +77,24 @@ def test_models_come_and_go(open_router: Open, url: str) -> None:
     shown = invoke("models", "list", "--log", url)
     assert "retired" in shown
     assert "new" in shown
+    invoke("models", "put", "large", "--context-tokens", "5000", "--log", url)
+    assert router.known_models["large"].output_usd_per_mtok == 10.0  # what is not given stays
+    invoke("models", "put", "small", "--log", url)
+    assert router.known_models["small"].context_tokens == 128_000
     bad = CliRunner().invoke(cli, ["models", "put", "bad", "--output-usd-per-mtok", "-3", "--log", url])
     assert bad.exit_code == 2
+    invoke("models", "retire", "small", "--log", url)
     assert run("models", "retire", "nobody", "--log", url).returncode == 1
 
 
 def test_rebuild(open_router: Open, url: str) -> None:
     router = open_router()
     for i in range(4):
-        router.feedback(router.choose(f"x {i}").id, "thumb", True)
+        router.feedback(router.choose(f"question {i % 2} about the sea").id, "thumb", True)
     router.close()
     assert "4 observations" in invoke("rebuild", "--log", url)
     assert "hashed:buckets=16" in invoke("rebuild", "--log", url, "--features", "hashed:buckets=16")
+    assert "features fitted:" in invoke("rebuild", "--log", url, "--features", "fitted")
 
 
 def test_the_demo_keeps_its_log_where_it_is_told(url: str) -> None:

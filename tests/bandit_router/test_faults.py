@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from bandit_router import (
     EventLog,
     FeaturesError,
     HashedFeatures,
+    LogUnavailableError,
     MemoryStore,
     Model,
     Outcome,
@@ -320,3 +322,68 @@ def test_messages_that_json_has_no_word_for(router: Router) -> None:
     router.rebuild("hashed:buckets=8")
     with pytest.raises(ValueError, match="JSON"):
         router.choose([{"role": "user", "content": "x", "deep": deep}])
+
+
+def test_the_cost_unit_is_fixed_when_first_set(open_router: Open) -> None:
+    router = open_router(cost_unit_usd=0.5)
+    for unit in (0.25, None):
+        if unit is None:
+            router.configure(cost_unit_usd=None)
+        else:
+            with pytest.raises(SettingsError, match=r"fixed at 0\.5"):
+                router.configure(cost_unit_usd=unit)
+        assert router.settings.cost_unit_usd == 0.5
+
+
+def test_an_expired_text_is_not_shown_and_soon_erased(open_router: Open, url: str) -> None:
+    router = open_router(text_retention=timedelta(milliseconds=20))
+    decision = router.choose("a secret")
+    gone = threading.Event()
+    gone.wait(0.05)
+    assert router.decision(decision.id).prompt is None
+    with EventLog.open(url) as log:
+        count = sa.select(sa.func.count()).select_from(t.texts)
+        for _ in range(500):
+            if log.read(lambda c: c.execute(count).scalar()) == 0:
+                return
+            gone.wait(0.02)
+    pytest.fail("the text was not erased")
+
+
+def test_a_story_says_what_is_applied(router: Router) -> None:
+    decision = router.choose("x")
+    router.feedback(decision.id, "thumb", True)
+    (said,) = router.decision(decision.id).feedback
+    assert said.feedback.applied
+
+
+@pytest.mark.parametrize("store", [None, 5, object()])
+def test_what_is_no_store_is_refused(open_router: Open, store: object) -> None:
+    with pytest.raises(TypeError, match="store"):
+        open_router(store=store)
+
+
+@pytest.mark.parametrize("flag", ["durable", "apply", "create"])
+def test_flags_are_true_or_false(open_router: Open, flag: str) -> None:
+    with pytest.raises(TypeError, match=flag):
+        open_router(**{flag: "no"})
+
+
+def test_looking_makes_no_file(tmp_path: Path) -> None:
+    missing = tmp_path / "missing.db"
+    with pytest.raises(LogUnavailableError, match=r"no file .*missing\.db"):
+        Router.open(f"sqlite:///{missing}", create=False)
+    assert not missing.exists()
+
+
+def test_what_the_log_wins_over_is_named(open_router: Open, caplog: pytest.LogCaptureFixture) -> None:
+    open_router().close()
+    open_router(floor=0.02, models=[Model("small", output_usd_per_mtok=9.0)], policy=Uniform())
+    assert "wins over model small, policy" in caplog.text
+    with pytest.raises(SettingsError, match="colour"):
+        open_router(colour="red")
+
+
+def test_a_path_instead_of_a_url_gets_a_hint() -> None:
+    with pytest.raises(SettingsError, match=r"sqlite:///chat\.db, got"):
+        Router.open("chat.db")

@@ -143,7 +143,7 @@ def test_bounds_may_be_turned_round() -> None:
     edits = Metric(low=10.0, high=0.0)
     assert edits.check("edits", 10) == 10.0
     assert (edits.score(10.0), edits.score(0.0), edits.score(7.5)) == (0.0, 1.0, 0.25)
-    with pytest.raises(ValueError, match="from 10 to 0, got 11"):
+    with pytest.raises(ValueError, match="from 0 to 10, got 11"):
         edits.check("edits", 11)
 
 

@@ -77,9 +77,9 @@ class _Own(Greedy):
 
 
 WRONG: list[tuple[str, Any, str]] = [
-    ("policy", "greedy", "expected a Policy, got 'greedy'"),
+    ("policy", "greedy", "expected a Policy like .*, got 'greedy'"),
     ("policy", None, "expected a Policy"),
-    ("policy", ThompsonSampling, "expected a Policy, got <class"),
+    ("policy", ThompsonSampling, "expected a Policy like .*, got <class"),
     ("policy", _Own(), "'greedy' does not give it back"),
     ("preference", None, "expected a Preference"),
     ("preference", {"price_weight": 1.0}, "expected a Preference"),
