@@ -12,7 +12,7 @@ import numpy as np
 from bandit_router.choosing import Mask, Offer, eligible, reason_for, weigh
 from bandit_router.errors import NoEligibleModelError, UnknownModelError
 from bandit_router.events import Decision, new_id
-from bandit_router.learner import Learner, View
+from bandit_router.learner import Learner
 from bandit_router.log import EventLog
 from bandit_router.log.deciding import Turn, find_turn
 from bandit_router.pacing import Pacer
@@ -20,6 +20,7 @@ from bandit_router.policies import draw
 from bandit_router.prompt import Prompt
 from bandit_router.request import Request
 from bandit_router.values import Array
+from bandit_router.view import View
 
 CONVERSATIONS = 20_000  # that a worker remembers; others are looked up in the log
 CHARGES = 100_000  # decisions that wait to hear what they cost

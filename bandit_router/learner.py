@@ -12,27 +12,24 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 
 from bandit_router.errors import (
     BanditRouterError,
     ClosedError,
-    FeaturesError,
-    LogUnavailableError,
     StaleGenerationError,
     StoreUnavailableError,
 )
 from bandit_router.evidence import Delta, Evidence
-from bandit_router.features import FeatureExtractor, FittedFeatures, features_from_spec
 from bandit_router.log import EventLog
 from bandit_router.log.checkpoints import read_checkpoint, write_checkpoint
 from bandit_router.log.deciding import spent_since
 from bandit_router.log.erasure import expire_texts
 from bandit_router.log.folding import Fold, Lens, fold, spend_all, tail
-from bandit_router.log.registration import Registration, find_extractor, read_registration, versions
+from bandit_router.log.registration import Registration, versions
 from bandit_router.posterior import Beliefs
-from bandit_router.predictions import Predictions
 from bandit_router.store import Changes, PosteriorStore, Snapshot
+from bandit_router.view import View, complete, find_registration, lens_of, load_features
 
 logger = logging.getLogger(__name__)
 
@@ -44,27 +41,6 @@ GROWTH = 0.05  # of the contributions: when the prior is chosen anew at once
 RESTFUL_S = 0.2  # without news: when it is chosen anew anyway
 RETENTION_S = 600.0  # how often texts are looked through for old ones, at the least
 JOIN_TRIES = 100  # times that a fold is offered to a store where others are ahead
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class View:
-    """What one `choose` sees: settings, features and beliefs that belong together.
-
-    Attributes
-    ----------
-    beliefs : Beliefs
-    predictions : Predictions
-        Both are read under the learner's lock.
-    spent : tuple of (int, float)
-        Requests and dollars [USD] of all workers since the budget was set, when this worker heard of it.
-    """
-
-    registration: Registration
-    features: FeatureExtractor
-    lens: Lens
-    beliefs: Beliefs
-    predictions: Predictions
-    spent: tuple[int, float]
 
 
 class Learner:
@@ -194,7 +170,7 @@ class Learner:
         old = self.view.registration
         if current == (old.revision, old.generation):
             return
-        registration = _registration(self._log, self._router)
+        registration = find_registration(self._log, self._router)
         if registration.generation != old.generation:
             self._reload()
             return
@@ -210,7 +186,7 @@ class Learner:
     def _reload(self) -> None:
         """Fold the log (its last checkpoint, or all of it, and the tail) into fresh beliefs."""
         for _ in range(JOIN_TRIES):
-            registration = _registration(self._log, self._router)
+            registration = find_registration(self._log, self._router)
             features = load_features(self._log, registration.settings.features)
             lens = lens_of(registration, features)
             state = self._fold(lens, registration.generation)
@@ -222,7 +198,7 @@ class Learner:
         else:
             raise StoreUnavailableError(f"store: {self._router!r} is ahead of the log")
         beliefs = Beliefs(list(registration.known), lens.dim, half_life=lens.half_life_s)
-        beliefs.replace(_complete(snapshot, registration, lens), at=self._clock())
+        beliefs.replace(complete(snapshot, registration, lens), at=self._clock())
         self._position, self.reward_seq = snapshot.position, snapshot.complete
         self._outcome_seq, self._unsaved = state.outcome_seq, 0
         self.view = View(
@@ -298,7 +274,7 @@ class Learner:
             if found.generation != generation:
                 raise StaleGenerationError(f"store: {self._router!r} was folded anew")
             beliefs = Beliefs(self.view.beliefs.models, self.view.lens.dim, half_life=found.half_life_s)
-            beliefs.replace(_complete(found, self.view.registration, self.view.lens), at=self._clock())
+            beliefs.replace(complete(found, self.view.registration, self.view.lens), at=self._clock())
             self.view = replace(self.view, beliefs=beliefs)
         elif isinstance(found, Changes):
             for delta in found.deltas:
@@ -367,46 +343,3 @@ def _add(state: Fold, deltas: Sequence[Delta], lens: Lens) -> None:
 
 def _budget(registration: Registration) -> tuple[float | None, float | None]:
     return registration.settings.budget_usd_per_request, registration.settings.budget_since
-
-
-def _complete(snapshot: Snapshot, registration: Registration, lens: Lens) -> dict[str, Evidence]:
-    """The evidence of every model that is known, in the order of the models."""
-    evidence = dict(snapshot.evidence)
-    for model in registration.known:
-        evidence.setdefault(model, Evidence(lens.dim, half_life=lens.half_life_s))
-    return evidence
-
-
-def lens_of(registration: Registration, features: FeatureExtractor) -> Lens:
-    """Through what this router's beliefs look at the log."""
-    return Lens(
-        router=registration.name,
-        dim=features.dim,
-        features_version=features.version,
-        half_life_s=registration.settings.half_life_s,
-        born=registration.born,
-    )
-
-
-def load_features(log: EventLog, spec: str) -> FeatureExtractor:
-    """Return the feature extractor that a SPEC names; fitted ones come from the log.
-
-    Raises
-    ------
-    FeaturesError
-        The log has no such artefact.
-    """
-    kind, _, version = spec.partition(":")
-    if kind != "fitted":
-        return features_from_spec(spec)
-    artefact = log.read(lambda connection: find_extractor(connection, version))
-    if artefact is None:
-        raise FeaturesError(f"features: the log has no extractor {version!r}")
-    return FittedFeatures.from_bytes(artefact)
-
-
-def _registration(log: EventLog, router: str) -> Registration:
-    found = log.read(lambda connection: read_registration(connection, router))
-    if found is None:
-        raise LogUnavailableError(f"log: it has no router {router!r} any more")
-    return found

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from bandit_router.errors import FeaturesError, SettingsError
 from bandit_router.features import FeatureExtractor, FittedFeatures, HashedFeatures, VectorFeatures
-from bandit_router.learner import POLL_S, Learner, load_features
+from bandit_router.learner import POLL_S, Learner
 from bandit_router.log import EventLog
 from bandit_router.log.checkpoints import drop_checkpoints
 from bandit_router.log.deciding import read_prompts, textless_ids, write_features
@@ -24,6 +24,7 @@ from bandit_router.log.registration import (
 from bandit_router.log.writer import committed
 from bandit_router.prompt import Prompt
 from bandit_router.values import Array
+from bandit_router.view import load_features
 
 _CHUNK = 256  # prompts that are encoded at once
 OTHERS_S = 5 * POLL_S  # how long other workers may go on with the old features

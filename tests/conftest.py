@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from bandit_router import Model, Router
 settings.register_profile(
     "default", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
 )
-settings.load_profile("default")
+settings.register_profile("ci", parent=settings.get_profile("default"), derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 SMALL = Model("small", input_usd_per_mtok=0.15, output_usd_per_mtok=0.60, context_tokens=128_000)
 LARGE = Model("large", input_usd_per_mtok=2.50, output_usd_per_mtok=10.0, context_tokens=128_000)
