@@ -61,7 +61,7 @@ def terminal_table(table: Table, runs: Sequence[Run]) -> TerminalTable:
     """Return the results as a rich table, one line per policy, price weight and budget."""
     result = TerminalTable(title=_caption(table, runs), title_justify="left", box=None, pad_edge=False)
     result.add_column("policy")
-    for heading in ("price", "budget", "reward", "last third", "quality", "$/1000", "regret"):
+    for heading in ("price", "budget $/1000", "reward", "last third", "quality", "$/1000", "regret"):
         result.add_column(heading, justify="right")
     result.add_column("models")
     for line in lines(table, runs):
@@ -185,8 +185,10 @@ def top_shares(share: dict[str, float], limit: int = 3) -> str:
 def _caption(table: Table, runs: Sequence[Run]) -> str:
     seeds = len({run.seed for run in runs})
     dropped = f", {table.dropped} rows dropped" if table.dropped else ""
-    orders = f"{seeds} orders, 95 % intervals" if seeds > 1 else "1 order"
-    return f"{table.name}: {len(table)} rows{dropped}, {len(table.models)} models, {orders}"
+    rounds = max((len(run.chosen) for run in runs), default=0)
+    orders = f"{seeds} orders, 95 % intervals over them" if seeds > 1 else "1 order"
+    rows = f"{len(table)} rows{dropped}, {rounds} rounds each"
+    return f"{table.name}: {rows}, {len(table.models)} models, {orders}; regret against best-fixed"
 
 
 def _page(table: Table, runs: Sequence[Run]) -> str:
