@@ -188,7 +188,7 @@ def _caption(table: Table, runs: Sequence[Run]) -> str:
     rounds = max((len(run.chosen) for run in runs), default=0)
     orders = f"{seeds} orders, 95 % intervals over them" if seeds > 1 else "1 order"
     rows = f"{len(table)} rows{dropped}, {rounds} rounds each"
-    return f"{table.name}: {rows}, {len(table.models)} models, {orders}; regret against best-fixed"
+    return f"{table.name}: {rows}, {len(table.models)} models, {orders}; regret against the best fixed model"
 
 
 def _page(table: Table, runs: Sequence[Run]) -> str:
