@@ -27,8 +27,9 @@ from bandit_router.log.deciding import spent_since
 from bandit_router.log.erasure import expire_texts
 from bandit_router.log.folding import Fold, Lens, fold, spend_all, tail
 from bandit_router.log.registration import Registration, versions
+from bandit_router.log.writer import committed
 from bandit_router.posterior import Beliefs
-from bandit_router.store import Changes, PosteriorStore, Snapshot
+from bandit_router.store import PosteriorStore, Snapshot
 from bandit_router.view import View, complete, find_registration, lens_of, load_features
 
 logger = logging.getLogger(__name__)
@@ -80,6 +81,7 @@ class Learner:
         self._closed = False
         self._news_at, self._expired_at = 0.0, -math.inf
         self._trouble = ""
+        self._position: int | None = None
         self._reload()
         self._thread = threading.Thread(target=self._run, name="bandit-router-learner", daemon=True)
         self._thread.start()
@@ -270,18 +272,20 @@ class Learner:
 
     def _learn(self, generation: int) -> None:
         found = self._store.read(self._router, generation=generation, after=self._position)
+        if found is None:
+            return
+        self._position = None  # beliefs that stumble half-way begin again from a snapshot
         if isinstance(found, Snapshot):
             if found.generation != generation:
                 raise StaleGenerationError(f"store: {self._router!r} was folded anew")
             beliefs = Beliefs(self.view.beliefs.models, self.view.lens.dim, half_life=found.half_life_s)
             beliefs.replace(complete(found, self.view.registration, self.view.lens), at=self._clock())
             self.view = replace(self.view, beliefs=beliefs)
-        elif isinstance(found, Changes):
+        else:
             for delta in found.deltas:
                 with self.lock:
                     self.view.beliefs.learn(delta.model, delta.observation)
-        if found is not None:
-            self._position = found.position
+        self._position = found.position
 
     def _refresh(self) -> None:
         """Choose the prior anew when there is much new evidence, or time to do it."""
@@ -303,7 +307,7 @@ class Learner:
         if time.monotonic() - self._expired_at < pause:
             return
         before = self._clock() - retention.total_seconds()
-        self._log.write(lambda connection: expire_texts(connection, self._router, before)).result()
+        committed(self._log.write(lambda connection: expire_texts(connection, self._router, before)))
         self._expired_at = time.monotonic()
 
     def _save(self) -> None:
@@ -318,7 +322,7 @@ class Learner:
             reward_seq=snapshot.complete,
             outcome_seq=self._outcome_seq,
         )
-        self._log.write(lambda c: write_checkpoint(c, lens, state, generation, now)).result()
+        committed(self._log.write(lambda c: write_checkpoint(c, lens, state, generation, now)))
         self._unsaved = 0
 
     def _leave(self) -> None:

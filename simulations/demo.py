@@ -209,12 +209,8 @@ def off_policy_value(
     """
     with EventLog.open(url) as log:
         rounds = read(log, router)
-    known = rounds.drawn & ~np.isnan(rounds.reward)
-    rows = np.flatnonzero(known)
-    eligible = rounds.probabilities[rows] > 0
-    p = rounds.under(policy)[rows]
-    p = (1 - floor) * p + floor * eligible / eligible.sum(axis=1, keepdims=True)
-    chosen = rounds.chosen[rows]
+    rows = np.flatnonzero(rounds.drawn & ~np.isnan(rounds.reward))
+    chosen, reward = rounds.chosen[rows], rounds.reward[rows]
+    target = rounds.under(policy, floor=floor)[rows, chosen]
     logged = rounds.probabilities[rows, chosen]
-    reward = rounds.reward[rows]
-    return ips(p[np.arange(len(rows)), chosen], logged, reward), ips(logged, logged, reward)
+    return ips(target, logged, reward), ips(logged, logged, reward)

@@ -12,7 +12,7 @@ from bandit_router.log import EventLog
 from bandit_router.log.deciding import read_rounds
 from bandit_router.log.registration import read_registration, router_names
 from bandit_router.log.rows import Row, candidates_of, from_us, unpack
-from bandit_router.policies import Policy
+from bandit_router.policies import Policy, with_floor
 from bandit_router.values import Array
 
 DRAWN = ("exploit", "explore")  # reasons of decisions that a policy drew
@@ -56,11 +56,21 @@ class Rounds:
     def __len__(self) -> int:
         return len(self.chosen)
 
-    def under(self, policy: Policy) -> Array:
-        """Return the probabilities that a policy would have given, of shape (n, K), from what was believed."""
+    def under(self, policy: Policy, *, floor: float = 0.0) -> Array:
+        """Return the probabilities that a policy would have given, of shape (n, K), from what was believed.
+
+        It judges by the promised rewards alone, whatever cost and latency were worth then.
+
+        Parameters
+        ----------
+        policy : Policy
+        floor : float
+            Share of exploration over the eligible models.
+        """
         p = np.zeros_like(self.probabilities)
         for i, eligible in enumerate(self.probabilities > 0):
-            p[i, eligible] = policy.probabilities(self.mean[i, eligible], self.std[i, eligible])
+            drawn = policy.probabilities(self.mean[i, eligible], self.std[i, eligible])
+            p[i, eligible] = with_floor(drawn, floor)
         return p
 
 

@@ -165,7 +165,7 @@ def _off_policy(terminal: Console, url: str, router: str, floor: float) -> None:
     other, own = off_policy_value(url, router, policy, floor=floor)
     terminal.print(
         f"\nFrom the log alone (IPS, {other.n:,} decisions with feedback): the policy "
-        f"[bold]{policy.spec}[/] would have earned {_interval(other)} per decision; "
+        f"[bold]{policy.spec}[/], on quality alone, would have earned {_interval(other)} per decision; "
         f"what was played earned {_interval(own)}.\n"
         "These are rewards of those who spoke; the qualities above are what the world knows of all."
     )

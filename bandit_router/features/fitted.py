@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from bandit_router.errors import FeaturesError, FormatError
 from bandit_router.features.signals import NAMES, SIGNALS_VERSION, lowered, signals, window
-from bandit_router.features.vectors import check_ready
+from bandit_router.features.vectors import check_ready, each
 from bandit_router.prompt import Prompt
 from bandit_router.values import Array, check_count
 
@@ -145,9 +145,7 @@ class FittedFeatures:
 
     def extract_many(self, prompts: Sequence[Prompt]) -> Array:
         """As `FeatureExtractor.extract_many`."""
-        x = np.array([self.extract(prompt) for prompt in prompts]).reshape(len(prompts), self.dim)
-        x.flags.writeable = False
-        return x
+        return each(self.extract, prompts, self.dim)
 
     def ready(self, vector: object) -> Array:
         """As `FeatureExtractor.ready`; the vector is x itself, of shape (dim,)."""

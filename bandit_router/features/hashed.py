@@ -22,7 +22,7 @@ from bandit_router.features.signals import (
     signals,
     window,
 )
-from bandit_router.features.vectors import check_ready, check_size
+from bandit_router.features.vectors import check_ready, check_size, each
 from bandit_router.prompt import Prompt
 from bandit_router.values import Array
 
@@ -100,9 +100,7 @@ class HashedFeatures:
 
     def extract_many(self, prompts: Sequence[Prompt]) -> Array:
         """As `FeatureExtractor.extract_many`."""
-        x = np.array([self.extract(prompt) for prompt in prompts]).reshape(len(prompts), self.dim)
-        x.flags.writeable = False
-        return x
+        return each(self.extract, prompts, self.dim)
 
     def ready(self, vector: object) -> Array:
         """As `FeatureExtractor.ready`; the vector is x itself, of shape (dim,)."""

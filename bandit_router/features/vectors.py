@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -95,3 +95,10 @@ class VectorFeatures:
         x = np.concatenate([[1.0], check_ready(vector, self.size)])
         x.flags.writeable = False
         return x
+
+
+def each(extract: Callable[[Prompt], Array], prompts: Sequence[Prompt], dim: int) -> Array:
+    """Return what `extract` gives for each prompt, of shape (n, dim), not writeable."""
+    x = np.array([extract(prompt) for prompt in prompts]).reshape(len(prompts), dim)
+    x.flags.writeable = False
+    return x

@@ -29,8 +29,10 @@ from bandit_router import (
     Uniform,
 )
 from bandit_router import learner as learning
+from bandit_router.evidence import Observation
 from bandit_router.log import registration
 from bandit_router.log import tables as t
+from bandit_router.posterior import Beliefs
 
 Open = Callable[..., Router]
 
@@ -387,3 +389,23 @@ def test_what_the_log_wins_over_is_named(open_router: Open, caplog: pytest.LogCa
 def test_a_path_instead_of_a_url_gets_a_hint() -> None:
     with pytest.raises(SettingsError, match=r"sqlite:///chat\.db, got"):
         Router.open("chat.db")
+
+
+def test_a_delta_that_stumbled_half_way_counts_once(
+    open_router: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    router = open_router()
+    decision = router.choose("x", models=["small"])
+    learn, stumbled = Beliefs.learn, []
+
+    def stumble(self: Beliefs, model: str, observation: Observation) -> None:
+        learn(self, model, observation)
+        if not stumbled:
+            stumbled.append(model)
+            raise FloatingPointError("on purpose, after the sums have changed")
+
+    monkeypatch.setattr(Beliefs, "learn", stumble)
+    monkeypatch.setattr(learning, "PAUSE_S", 0.05)
+    assert not router.feedback(decision.id, "thumb", True).applied
+    assert stumbled
+    assert n_of(router) == 1

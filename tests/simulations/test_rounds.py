@@ -46,6 +46,10 @@ def test_a_log_comes_back_as_arrays(url: str) -> None:
     assert np.isnan(rounds.mean[6, 1])
     assert rounds.under(Uniform())[6].tolist() == [1.0, 0.0]
     np.testing.assert_allclose(rounds.under(Greedy()).sum(axis=1), 1.0)
+    floored = rounds.under(Greedy(), floor=0.1)
+    np.testing.assert_allclose(floored.sum(axis=1), 1.0)
+    assert floored[0].min() >= 0.05
+    assert floored[6].tolist() == [1.0, 0.0]
 
 
 def test_empty_and_unknown_are_said(url: str) -> None:
