@@ -21,7 +21,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-HEAD = "0001"  # the newest migration, which this program reads and writes
+HEAD = "0002"  # the newest migration, which this program reads and writes
 
 metadata = MetaData(
     naming_convention={
@@ -182,8 +182,71 @@ checkpoints = Table(
     Column("half_life_s", Float(53)),
     Column("reward_seq", BigInteger, nullable=False),  # reward rows up to here are contained
     Column("outcome_seq", BigInteger, nullable=False),  # outcomes up to here are contained
+    Column("beyond", Text),  # JSON: which later ones are contained too; sequences do not commit in order
     Column("evidence", LargeBinary, nullable=False),
     Column("predictions", LargeBinary, nullable=False),
     Index(None, "router", "id"),
     sqlite_autoincrement=True,
+)
+
+# Feedback about decisions that are too young to be visible yet: applied when they are.
+pending = Table(
+    "pending",
+    metadata,
+    Column("id", _ID, primary_key=True),  # the feedback's, from the first answer on
+    Column("router", _NAME, nullable=False),
+    Column("decision_id", _ID, nullable=False),
+    Column("body", Text, nullable=False),  # JSON: the word as it was said
+    Column("source", _NAME),
+    Column("key", _NAME),
+    Column("body_hash", String(64), nullable=False),
+    Column("received_us", BigInteger, nullable=False),
+    UniqueConstraint("decision_id", "key"),
+    Index(None, "router", "received_us"),
+)
+
+# Who may call the service. Of a key only its hash is kept.
+keys = Table(
+    "keys",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("name", _NAME, nullable=False),
+    Column("hash", String(64), nullable=False),
+    Column("scopes", _NAME, nullable=False),  # separated by spaces
+    Column("created_us", BigInteger, nullable=False),
+    Column("expires_us", BigInteger),
+    Column("revoked_us", BigInteger),
+    UniqueConstraint("hash"),
+)
+
+# What feedback tokens are signed with: the newest signs, the others still verify.
+secrets = Table(
+    "secrets",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("secret", LargeBinary, nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+    Column("retired_us", BigInteger),
+)
+
+# Answers that wait for a judge.
+judgements = Table(
+    "judgements",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("router", _NAME, nullable=False),
+    Column("decision_id", _ID, nullable=False),
+    Column("judge", _NAME, nullable=False),  # the model that grades
+    Column("probability", Float(53), nullable=False),  # with which this answer was sampled
+    Column("state", String(16), nullable=False),  # waiting, graded, malformed, failed
+    Column("attempts", Integer, nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+    Column("due_us", BigInteger, nullable=False),  # not before; while claimed: when the claim ends
+    Column("finished_us", BigInteger),
+    Column("grade", Float(53)),  # in [0, 1]
+    Column("cost_usd", Float(53)),  # of all attempts so far
+    Column("error", Text),
+    UniqueConstraint("decision_id", "judge"),
+    Index(None, "state", "due_us"),
+    Index(None, "judge", "finished_us"),
 )

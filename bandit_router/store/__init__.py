@@ -10,6 +10,8 @@ The contract of a `PosteriorStore`, in words:
 - A delta of another generation is refused (`StaleGenerationError`), never counted.
 - `read` gives what came after a position, or, where that is no longer known, a whole snapshot. A reader
   beside a writer sees all of an append or nothing of it.
+- What a snapshot contains is said exactly: reward rows up to `complete`, and the deltas `beyond` it. A store
+  that lost something (it was flushed, or came back with an older dump) says so by giving a snapshot.
 - `replace` begins a new generation at once, for all readers.
 """
 

@@ -21,6 +21,8 @@ class Snapshot:
         Deltas up to here are contained.
     complete : int
         Reward rows up to here are contained.
+    beyond : frozenset of int
+        Keys of deltas of later reward rows that are contained too.
     half_life_s : float or None
         How long it takes until evidence counts half [s].
     evidence : mapping of str to Evidence
@@ -32,6 +34,7 @@ class Snapshot:
     complete: int
     half_life_s: float | None
     evidence: Mapping[str, Evidence]
+    beyond: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -43,7 +46,16 @@ class Changes:
 
 
 class PosteriorStore(Protocol):
-    """Beliefs shared by all workers of a router."""
+    """Beliefs shared by all workers of a router.
+
+    Attributes
+    ----------
+    shared : bool
+        Whether other processes write to it too, so that it pays to `wait`.
+    """
+
+    @property
+    def shared(self) -> bool: ...
 
     def append(self, router: str, deltas: Sequence[Delta], *, generation: int, complete: int) -> int:
         """Count each delta once; return how many were new.
@@ -60,7 +72,9 @@ class PosteriorStore(Protocol):
         Raises
         ------
         StaleGenerationError
-            The store holds another generation.
+            The store holds another generation, or nothing.
+        StoreUnavailableError
+            It does not answer; some of the deltas may have been counted.
         """
         ...
 
@@ -72,7 +86,17 @@ class PosteriorStore(Protocol):
         Changes, Snapshot or None
             A snapshot where `after` is None, too long ago, or of another generation; None where the
             store holds nothing of this router.
+
+        Raises
+        ------
+        FormatError
+            What is held is damaged, or of a newer version.
+        StoreUnavailableError
         """
+        ...
+
+    def wait(self, router: str, *, after: int, timeout_s: float) -> bool:
+        """Wait until `read` may have something new after a position; False where time ran out."""
         ...
 
     def replace(self, router: str, snapshot: Snapshot) -> None:
@@ -82,6 +106,7 @@ class PosteriorStore(Protocol):
         ------
         StaleGenerationError
             The store holds this generation already, or a later one.
+        StoreUnavailableError
         """
         ...
 

@@ -22,7 +22,7 @@ class _Book:
         self.half_life_s = snapshot.half_life_s
         self.evidence = {model: sums.copy() for model, sums in snapshot.evidence.items()}
         self.complete = snapshot.complete
-        self.keys: set[int] = set()
+        self.keys = set(snapshot.beyond)
         self.recent: deque[Delta] = deque(maxlen=_REMEMBERED)
         self.position = snapshot.position
 
@@ -51,6 +51,7 @@ class _Book:
             complete=self.complete,
             half_life_s=self.half_life_s,
             evidence=evidence,
+            beyond=frozenset(self.keys),
         )
 
 
@@ -64,9 +65,12 @@ class MemoryStore:
     True
     """
 
+    shared = False
+
     def __init__(self) -> None:
         self._books: dict[str, _Book] = {}
         self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
 
     def __repr__(self) -> str:
         return "MemoryStore()"
@@ -82,6 +86,7 @@ class MemoryStore:
                 )
             new = sum(book.count(delta) for delta in deltas)
             book.forget_keys(complete)
+            self._changed.notify_all()
             return new
 
     def read(self, router: str, *, generation: int, after: int | None) -> Changes | Snapshot | None:
@@ -106,6 +111,17 @@ class MemoryStore:
                     f"store: {router!r} holds generation {held}, not one before {new}"
                 )
             self._books[router] = _Book(snapshot)
+            self._changed.notify_all()
+
+    def wait(self, router: str, *, after: int, timeout_s: float) -> bool:
+        """As `PosteriorStore.wait`."""
+
+        def moved() -> bool:
+            book = self._books.get(router)
+            return book is not None and book.position != after
+
+        with self._changed:
+            return self._changed.wait_for(moved, timeout_s)
 
     def close(self) -> None:
         """As `PosteriorStore.close`."""
