@@ -1,7 +1,9 @@
 """Learner: one worker's beliefs, predictions and settings, kept up with the log and the store.
 
-A thread follows the log's reward rows and outcomes into the store, and the store's deltas into the beliefs
-that `choose` reads. It also notices new settings and models, new generations, and texts that expire.
+One thread follows the log's reward rows and outcomes, and hands what is new to the store. Beliefs learn what
+the store holds, so that all workers learn the same: after each look at the log and, where other processes
+share the store, from a second thread that waits for it. The first also notices new settings and models, new
+generations, feedback whose decision has appeared, and texts that expire.
 """
 
 from __future__ import annotations
@@ -10,38 +12,64 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 
 from bandit_router.errors import (
     BanditRouterError,
-    ClosedError,
+    LogUnavailableError,
     StaleGenerationError,
     StoreUnavailableError,
 )
-from bandit_router.evidence import Delta, Evidence
+from bandit_router.evidence import Evidence
 from bandit_router.log import EventLog
 from bandit_router.log.checkpoints import read_checkpoint, write_checkpoint
 from bandit_router.log.deciding import spent_since
 from bandit_router.log.erasure import expire_texts
-from bandit_router.log.folding import Fold, Lens, fold, spend_all, tail
+from bandit_router.log.folding import Fold, Lens, Tail, fold, spend_all, tail
+from bandit_router.log.following import Place, settled
 from bandit_router.log.registration import Registration, versions
 from bandit_router.log.writer import committed
 from bandit_router.posterior import Beliefs
+from bandit_router.pulse import PAUSE_S, Pulse
 from bandit_router.store import PosteriorStore, Snapshot
 from bandit_router.view import View, complete, find_registration, lens_of, load_features
 
 logger = logging.getLogger(__name__)
 
 POLL_S = 0.1  # how often the log is looked at without being asked
-PAUSE_S = 1.0  # before it is looked at again after an error
+LISTEN_S = 0.5  # how long the store is waited for at once
 TAIL_LIMIT = 2_000  # rows read at once
 CHECKPOINT_EVERY = 5_000  # reward rows and outcomes
 GROWTH = 0.05  # of the contributions: when the prior is chosen anew at once
 RESTFUL_S = 0.2  # without news: when it is chosen anew anyway
 RETENTION_S = 600.0  # how often texts are looked through for old ones, at the least
+ALONE = -1  # the position of a worker whose store is away
 JOIN_TRIES = 100  # times that a fold is offered to a store where others are ahead
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """How a worker's learning is.
+
+    Attributes
+    ----------
+    log, store, learning : str, optional
+        What is wrong with each; None when nothing is.
+    behind_s : float
+        Since when the beliefs have not caught up with the log [s].
+    """
+
+    log: str | None = None
+    store: str | None = None
+    learning: str | None = None
+    behind_s: float = 0.0
+
+    @property
+    def well(self) -> bool:
+        """Whether nothing is wrong."""
+        return self.log is None and self.store is None and self.learning is None
 
 
 class Learner:
@@ -61,8 +89,6 @@ class Learner:
     view : View
     lock : Lock
         Held while beliefs or predictions change.
-    reward_seq : int
-        Reward rows of the log up to here are in the beliefs.
     """
 
     def __init__(
@@ -76,15 +102,23 @@ class Learner:
         self.lock = threading.Lock()
         self.view: View
         self._log, self._store, self._router, self._clock = log, store, router, clock
-        self._asked = threading.Condition()
-        self._waiting: list[Future[None]] = []
-        self._closed = False
+        self._turn = threading.RLock()  # one thread at a time takes in what the store holds
         self._news_at, self._expired_at = 0.0, -math.inf
-        self._trouble = ""
         self._position: int | None = None
+        self._rewards, self._outcomes = Place(), Place()
+        self._store_error: Exception | None = None
+        self._closing = threading.Event()
         self._reload()
-        self._thread = threading.Thread(target=self._run, name="bandit-router-learner", daemon=True)
-        self._thread.start()
+        self._pulse = Pulse(
+            f"router {router}: learning",
+            self._catch_up,
+            rest=self._look_after,
+            leave=self._leave,
+            every_s=POLL_S,
+        )
+        self._listener = threading.Thread(target=self._listen, name="bandit-router-store", daemon=True)
+        if store.shared:
+            self._listener.start()
 
     def summary(self, at: float) -> tuple[dict[str, tuple[float, float | None]], dict[str, float]]:
         """Return (n, mean reward) of every model as of `at` [s], and the prior that their sums choose."""
@@ -96,58 +130,32 @@ class Learner:
 
     def catch_up(self) -> Future[None]:
         """Ask for all that the log has now to be in the beliefs; the future is done when it is."""
-        future: Future[None] = Future()
-        with self._asked:
-            if self._closed:
-                raise ClosedError("the router was closed")
-            self._waiting.append(future)
-            self._asked.notify()
-        return future
+        return self._pulse.ask()
+
+    def contains(self, reward_seq: int) -> bool:
+        """Whether a reward row of the log is in the beliefs."""
+        return reward_seq in self._rewards
+
+    def health(self) -> Health:
+        """Return how the learning is."""
+        error = self._pulse.error or self._store_error
+        said = None if error is None else str(error) or type(error).__name__
+        log, store = isinstance(error, LogUnavailableError), isinstance(error, StoreUnavailableError)
+        return Health(
+            log=said if log else None,
+            store=said if store else None,
+            learning=None if log or store else said,
+            behind_s=max(0.0, time.monotonic() - self._pulse.done_at),
+        )
 
     def close(self) -> None:
         """Catch up once more, keep a checkpoint, and stop."""
-        with self._asked:
-            if self._closed:
-                return
-            self._closed = True
-            self._asked.notify()
-        self._thread.join()
+        self._closing.set()
+        self._pulse.close()
+        if self._listener.is_alive():
+            self._listener.join(2 * LISTEN_S)
 
-    def _run(self) -> None:
-        while True:
-            with self._asked:
-                if not self._waiting and not self._closed:
-                    self._asked.wait(PAUSE_S if self._trouble else POLL_S)
-                waiting, self._waiting = self._waiting, []
-                closing = self._closed
-            self._serve([future for future in waiting if future.set_running_or_notify_cancel()])
-            if closing:
-                self._leave()
-                return
-
-    def _serve(self, waiting: Sequence[Future[None]]) -> None:
-        try:
-            self._catch_up()
-        except Exception as error:  # the thread must outlive whatever one step meets
-            self._say(error)
-            answer = error if isinstance(error, BanditRouterError) else BanditRouterError(self._trouble)
-            for future in waiting:
-                future.set_exception(answer)
-            return
-        for future in waiting:
-            future.set_result(None)
-        try:
-            self._look_after()
-            self._trouble = ""
-        except Exception as error:  # as above
-            self._say(error)
-
-    def _say(self, error: Exception) -> None:
-        """Tell of an error once, not at every look."""
-        trouble, self._trouble = self._trouble, f"learning waits: {error}"
-        if self._trouble != trouble:
-            unforeseen = not isinstance(error, BanditRouterError)
-            logger.warning("router %s: %s", self._router, self._trouble, exc_info=unforeseen)
+    # -- what the first thread does -----------------------------------------------------------------
 
     def _catch_up(self) -> None:
         for attempt in range(3):
@@ -155,9 +163,10 @@ class Learner:
                 self._renew()
                 self._follow()
                 return
-            except StaleGenerationError:  # another worker folded anew meanwhile: look again
+            except StaleGenerationError:  # another worker folded anew meanwhile, or the store forgot
                 if attempt == 2:
                     raise
+                self._reload()
 
     def _look_after(self) -> None:
         """What can wait until nobody does: the prior, checkpoints, texts that expire."""
@@ -179,7 +188,7 @@ class Learner:
         spent = self.view.spent
         if _budget(registration) != _budget(old):
             spent = self._spent(registration)
-        with self.lock:
+        with self._turn, self.lock:
             for model in registration.known:
                 if model not in self.view.beliefs.models:
                     self.view.beliefs.add_model(model)
@@ -199,29 +208,28 @@ class Learner:
                 time.sleep(0.02)  # another worker is ahead: look at the log again
         else:
             raise StoreUnavailableError(f"store: {self._router!r} is ahead of the log")
-        beliefs = Beliefs(list(registration.known), lens.dim, half_life=lens.half_life_s)
-        beliefs.replace(complete(snapshot, registration, lens), at=self._clock())
-        self._position, self.reward_seq = snapshot.position, snapshot.complete
-        self._outcome_seq, self._unsaved = state.outcome_seq, 0
-        self.view = View(
-            registration=registration,
-            features=features,
-            lens=lens,
-            beliefs=beliefs,
-            predictions=state.predictions,
-            spent=self._spent(registration),
-        )
+        with self._turn:
+            self.view = View(
+                registration=registration,
+                features=features,
+                lens=lens,
+                beliefs=Beliefs([], lens.dim, half_life=lens.half_life_s),
+                predictions=state.predictions,
+                spent=self._spent(registration),
+            )
+            self._outcomes, self._unsaved = state.outcomes, 0
+            self._begin(snapshot)
 
     def _fold(self, lens: Lens, generation: int) -> Fold:
-        with self._log.reading() as connection:
-            state = read_checkpoint(connection, lens, generation) or fold(connection, lens)
-            while True:
-                news = tail(connection, lens, state.reward_seq, state.outcome_seq, limit=TAIL_LIMIT)
-                _add(state, news.deltas, lens)
-                spend_all(state.predictions, news.spendings)
-                state.reward_seq, state.outcome_seq = news.reward_seq, news.outcome_seq
-                if not news.more:
-                    break
+        state = self._log.read(lambda connection: read_checkpoint(connection, lens, generation))
+        if state is None:
+            places = settled(self._log, self._router)
+            state = self._log.read(lambda connection: fold(connection, lens, *places))
+        more = True
+        while more:
+            news = self._tail(lens, state.rewards, state.outcomes)
+            state.add(news, lens)
+            more = news.more
         if state.skipped:
             logger.warning(
                 "router %s: %d rewards have features of another version and do not count",
@@ -230,20 +238,31 @@ class Learner:
             )
         return state
 
+    def _tail(self, lens: Lens, rewards: Place, outcomes: Place) -> Tail:
+        with self._log.reading() as connection:
+            return tail(connection, lens, rewards, outcomes, limit=TAIL_LIMIT)
+
     def _join(self, lens: Lens, state: Fold, generation: int) -> Snapshot:
-        """Share the fold, unless the store has this generation already."""
-        found = self._store.read(self._router, generation=generation, after=None)
-        if isinstance(found, Snapshot) and found.generation == generation:
-            return found
-        snapshot = Snapshot(
+        """Share the fold, unless the store has this generation already; go on alone where it is away."""
+        own = Snapshot(
             generation=generation,
             position=0,
-            complete=state.reward_seq,
+            complete=state.rewards.complete,
             half_life_s=lens.half_life_s,
             evidence=state.evidence,
+            beyond=frozenset(state.keys),
         )
-        self._store.replace(self._router, snapshot)
-        return snapshot
+        try:
+            found = self._store.read(self._router, generation=generation, after=None)
+            if not isinstance(found, Snapshot) or found.generation != generation:
+                self._store.replace(self._router, own)
+                found = self._store.read(self._router, generation=generation, after=None)
+        except StoreUnavailableError as error:
+            self._store_error = error
+            return replace(own, position=ALONE)
+        if not isinstance(found, Snapshot) or found.generation != generation:
+            raise StaleGenerationError(f"store: {self._router!r} was folded anew meanwhile")
+        return found
 
     def _spent(self, registration: Registration) -> tuple[int, float]:
         budget, since = _budget(registration)
@@ -252,52 +271,94 @@ class Learner:
         return self._log.read(lambda c: spent_since(c, registration.name, since or 0.0))
 
     def _follow(self) -> None:
-        generation, lens = self.view.registration.generation, self.view.lens
+        """Hand what the log has to the store, and learn what that holds."""
         more = True
         while more:
-            with self._log.reading() as connection:
-                news = tail(connection, lens, self.reward_seq, self._outcome_seq, limit=TAIL_LIMIT)
-            more = news.more
-            fresh = news.reward_seq - self.reward_seq + news.outcome_seq - self._outcome_seq
-            if fresh:
-                self._store.append(
-                    self._router, news.deltas, generation=generation, complete=news.reward_seq
-                )
-                with self.lock:
-                    spend_all(self.view.predictions, news.spendings)
-                self.reward_seq, self._outcome_seq = news.reward_seq, news.outcome_seq
-                self._unsaved += fresh
-                self._news_at = time.monotonic()
-            self._learn(generation)
+            rewards, lens = self._rewards, self.view.lens
+            news = self._tail(lens, rewards, self._outcomes)
+            with self.lock:
+                spend_all(self.view.predictions, news.spendings)
+            self._outcomes = news.places[1]
+            self._unsaved += len(news.deltas) + len(news.spendings)
+            with self._turn:
+                more = not self._hand_over(news, rewards) or news.more
 
-    def _learn(self, generation: int) -> None:
-        found = self._store.read(self._router, generation=generation, after=self._position)
+    def _hand_over(self, news: Tail, since: Place) -> bool:
+        """Return whether `news` is in the beliefs; else the log must be read again from an earlier place."""
+        generation, place = self.view.registration.generation, news.places[0]
+        if self._rewards is not since:
+            return False
+        if news.deltas or place.complete > since.complete:
+            self._store.append(self._router, news.deltas, generation=generation, complete=place.complete)
+        # Rows count as handed over only when the store gives them back: it may have lost them at once.
+        if self._learn():
+            return False
+        self._rewards = place
+        return True
+
+    # -- learning from the store ------------------------------------------------------------------
+
+    def _listen(self) -> None:
+        """What the second thread does: learn what other workers hand to the store, as it comes."""
+        while not self._closing.is_set():
+            try:
+                position = ALONE if self._position is None else self._position
+                if self._store.wait(self._router, after=position, timeout_s=LISTEN_S):
+                    with self._turn:
+                        self._learn()
+            except StaleGenerationError:
+                self._closing.wait(POLL_S)  # the first thread sees to it
+            except Exception as error:  # the thread must outlive whatever the store does
+                if str(error) != str(self._store_error):
+                    logger.warning("router %s: listening waits: %s", self._router, error)
+                self._store_error = error
+                self._closing.wait(PAUSE_S)
+
+    def _learn(self) -> bool:
+        """Take in what the store holds; return whether that was a snapshot, to begin again from."""
+        generation, after = self.view.registration.generation, self._position
+        found = self._store.read(self._router, generation=generation, after=after)
         if found is None:
-            return
-        self._position = None  # beliefs that stumble half-way begin again from a snapshot
+            raise StaleGenerationError(f"store: it holds nothing of {self._router!r}")
         if isinstance(found, Snapshot):
             if found.generation != generation:
                 raise StaleGenerationError(f"store: {self._router!r} was folded anew")
-            beliefs = Beliefs(self.view.beliefs.models, self.view.lens.dim, half_life=found.half_life_s)
-            beliefs.replace(complete(found, self.view.registration, self.view.lens), at=self._clock())
-            self.view = replace(self.view, beliefs=beliefs)
-        else:
-            for delta in found.deltas:
-                with self.lock:
-                    self.view.beliefs.learn(delta.model, delta.observation)
-        self._position = found.position
+            self._begin(found)
+            return True
+        self._position = None  # beliefs that stumble half-way begin again from a snapshot
+        for delta in found.deltas:
+            with self.lock:
+                self.view.beliefs.learn(delta.model, delta.observation)
+        if found.deltas:
+            self._news_at = time.monotonic()
+        self._position, self._store_error = found.position, None
+        return False
+
+    def _begin(self, snapshot: Snapshot) -> None:
+        """Believe what a snapshot holds, and hand over again what the log has beyond it."""
+        view = self.view
+        beliefs = Beliefs(list(view.registration.known), view.lens.dim, half_life=snapshot.half_life_s)
+        beliefs.replace(complete(snapshot, view.registration, view.lens), at=self._clock())
+        self.view = replace(view, beliefs=beliefs)
+        alone = snapshot.position == ALONE
+        self._position = None if alone else snapshot.position
+        self._store_error = self._store_error if alone else None
+        self._rewards = Place(complete=snapshot.complete)
+
+    # -- what can wait ----------------------------------------------------------------------------
 
     def _refresh(self) -> None:
         """Choose the prior anew when there is much new evidence, or time to do it."""
-        beliefs, now = self.view.beliefs, self._clock()
-        total = sum(evidence.n * evidence.fading(now) for evidence in beliefs.evidence.values())
-        half_life = self.view.lens.half_life_s
-        faded = half_life is not None and now - beliefs.fitted_at > half_life / 50
-        rested = beliefs.stale > 0 and time.monotonic() - self._news_at > RESTFUL_S
-        if faded or rested or beliefs.stale > max(25.0, GROWTH * total):
-            fit = beliefs.fit(at=now)
-            with self.lock:
-                beliefs.adopt(fit)
+        with self._turn:
+            beliefs, now = self.view.beliefs, self._clock()
+            total = sum(evidence.n * evidence.fading(now) for evidence in beliefs.evidence.values())
+            half_life = self.view.lens.half_life_s
+            faded = half_life is not None and now - beliefs.fitted_at > half_life / 50
+            rested = beliefs.stale > 0 and time.monotonic() - self._news_at > RESTFUL_S
+            if faded or rested or beliefs.stale > max(25.0, GROWTH * total):
+                fit = beliefs.fit(at=now)
+                with self.lock:
+                    beliefs.adopt(fit)
 
     def _expire(self) -> None:
         retention = self.view.registration.settings.text_retention
@@ -319,8 +380,9 @@ class Learner:
         state = Fold(
             evidence=dict(snapshot.evidence),
             predictions=self.view.predictions,
-            reward_seq=snapshot.complete,
-            outcome_seq=self._outcome_seq,
+            rewards=Place(complete=snapshot.complete),
+            outcomes=self._outcomes,
+            keys=set(snapshot.beyond),
         )
         committed(self._log.write(lambda c: write_checkpoint(c, lens, state, generation, now)))
         self._unsaved = 0
@@ -337,12 +399,6 @@ def _plain(evidence: Evidence, at: float) -> tuple[float, float | None]:
     """Observations that count as of `at` [s], and their mean reward; what retractions left is none."""
     n = evidence.n * evidence.fading(at)
     return (n, float(evidence.b[0] / evidence.n)) if n > 1e-9 else (0.0, None)
-
-
-def _add(state: Fold, deltas: Sequence[Delta], lens: Lens) -> None:
-    for delta in deltas:
-        evidence = state.evidence.setdefault(delta.model, Evidence(lens.dim, half_life=lens.half_life_s))
-        evidence.add(delta.observation)
 
 
 def _budget(registration: Registration) -> tuple[float | None, float | None]:

@@ -145,6 +145,7 @@ def configure_router(
     FeaturesError
         The router has decisions with other features: those go through `rebuild`.
     """
+    registration.hold(connection, name)
     found = registration.read_registration(connection, name)
     assert found is not None
     changes = dict(settings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Sequence
 
@@ -11,6 +12,7 @@ from bandit_router.errors import FormatError
 from bandit_router.evidence import Evidence, evidence_from_bytes, evidence_to_bytes
 from bandit_router.log import tables as t
 from bandit_router.log.folding import Fold, Lens, contributions_of
+from bandit_router.log.following import Place
 from bandit_router.log.rows import Row, to_us
 from bandit_router.predictions import Predictions
 
@@ -33,8 +35,9 @@ def write_checkpoint(
         "generation": generation,
         "features_version": lens.features_version,
         "half_life_s": lens.half_life_s,
-        "reward_seq": state.reward_seq,
-        "outcome_seq": state.outcome_seq,
+        "reward_seq": state.rewards.complete,
+        "outcome_seq": state.outcomes.complete,
+        "beyond": json.dumps({"keys": sorted(state.keys), "outcomes": sorted(state.outcomes.seen)}),
         "evidence": evidence_to_bytes(state.evidence),
         "predictions": state.predictions.to_bytes(),
     }
@@ -70,11 +73,14 @@ def read_checkpoint(connection: sa.Connection, lens: Lens, generation: int) -> F
 
 
 def _state(row: Row) -> Fold:
+    beyond = json.loads(row["beyond"] or "{}")
+    seen = frozenset(beyond.get("outcomes", ()))
     return Fold(
         evidence=evidence_from_bytes(row["evidence"]),
         predictions=Predictions.from_bytes(row["predictions"]),
-        reward_seq=row["reward_seq"],
-        outcome_seq=row["outcome_seq"],
+        rewards=Place(complete=row["reward_seq"]),
+        outcomes=Place(complete=row["outcome_seq"], seen=seen),
+        keys=set(beyond.get("keys", ())),
     )
 
 
@@ -105,14 +111,12 @@ def _without(
         state = _state(row)
     except FormatError:
         return None
-    deltas, spendings = contributions_of(
-        connection, lens, decision_ids, state.reward_seq, state.outcome_seq
-    )
+    deltas, spendings = contributions_of(connection, lens, state, decision_ids)
     for delta in deltas:
         evidence = state.evidence.setdefault(delta.model, Evidence(lens.dim, half_life=lens.half_life_s))
         evidence.add(-delta.observation)
     for spending in spendings:
-        state.predictions.add(spending.model, spending.amounts, at=spending.at, sign=-1.0)
+        state.predictions.add(spending.model, spending.amounts, at=spending.at, sign=-spending.sign)
     return state
 
 

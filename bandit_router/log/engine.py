@@ -1,4 +1,4 @@
-"""Connecting to the log: SQLite made safe for many processes, errors in one language, migrations."""
+"""Connecting to the log, on SQLite or PostgreSQL: many processes, errors in one language, migrations."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ from bandit_router.log.forking import close_before_fork, unforked
 from bandit_router.log.tables import HEAD, routers
 
 logger = logging.getLogger(__name__)
-BUSY_TIMEOUT_S = 30.0
+BUSY_TIMEOUT_S = 30.0  # how long SQLite waits for another process's lock
+CONNECT_S = 5  # how long a connection to PostgreSQL may take
+POOL_S = 5.0  # how long one waits for a free connection
+_MIGRATING = 0x62616E646974  # the lock that migrating processes take in turn
 
 
 def connect(url: str) -> sa.Engine:
@@ -45,12 +48,15 @@ def connect(url: str) -> sa.Engine:
         parsed = sa.make_url(url)
         if parsed.get_backend_name() == "sqlite":
             return _sqlite(parsed)
-        return sa.create_engine(parsed, pool_pre_ping=True)
+        if parsed.get_backend_name() == "postgresql":
+            return _postgresql(parsed)
+        raise SettingsError(f"log: expected sqlite or postgresql, got {parsed.get_backend_name()!r}")
     except ArgumentError as error:
         hint = "expected a URL such as sqlite:///chat.db"
         raise SettingsError(f"log: {hint}, got {str(url)!r:.80}") from error
     except (NoSuchModuleError, ModuleNotFoundError) as error:
-        raise SettingsError(f"log: {error}: its driver must be installed; SQLite needs none") from error
+        hint = "pip install 'bandit-router[postgres]'; SQLite needs nothing"
+        raise SettingsError(f"log: {error}: its driver must be installed: {hint}") from error
 
 
 def _sqlite(url: sa.URL) -> sa.Engine:
@@ -87,6 +93,25 @@ def _sqlite(url: sa.URL) -> sa.Engine:
     return engine
 
 
+def _postgresql(url: sa.URL) -> sa.Engine:
+    if url.drivername == "postgresql":
+        url = url.set(drivername="postgresql+psycopg")
+    patience = {"connect_timeout": CONNECT_S, "application_name": "bandit_router"}
+    arguments = {name: value for name, value in patience.items() if name not in url.query}
+    engine = sa.create_engine(
+        url, connect_args=arguments, pool_size=8, max_overflow=8, pool_timeout=POOL_S, pool_pre_ping=True
+    )
+    close_before_fork(engine)
+
+    @event.listens_for(engine, "begin")
+    def on_begin(connection: sa.Connection) -> None:
+        # A writer takes its transaction's number before any row's, so that followers know what to wait for.
+        if connection.get_execution_options().get("writes", False):
+            connection.exec_driver_sql("SELECT pg_current_xact_id()")
+
+    return engine
+
+
 def _absolute(url: sa.URL) -> sa.URL:
     """The same file, also after the process has changed its folder."""
     database = str(url.database)
@@ -119,10 +144,11 @@ def translated(doing: str) -> Iterator[None]:
     try:
         yield
     except SQLAlchemyError as error:
-        raise LogUnavailableError(f"log: {doing}: {_reason(error)}") from error
+        raise LogUnavailableError(f"log: {doing}: {reason(error)}") from error
 
 
-def _reason(error: SQLAlchemyError) -> str:
+def reason(error: Exception) -> str:
+    """Return what a database said, without statement, values or further lines."""
     cause = error.orig if isinstance(error, DBAPIError) else error
     return str(cause).strip().split("\n")[0] or type(cause).__name__
 
@@ -194,6 +220,8 @@ def upgrade(engine: sa.Engine) -> None:
 
     writing = engine.execution_options(writes=True)
     with translated("migrating"), unforked(), writing.begin() as connection:
+        if engine.dialect.name == "postgresql":
+            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_MIGRATING})")
         command.upgrade(alembic_config(connection), "head")
     logger.info("log migrated to schema %s", HEAD)
 

@@ -39,6 +39,9 @@ class EventLog:
 
     def __init__(self, engine: sa.Engine, url: str) -> None:
         self.engine, self.url = engine, url
+        # One state of the log for a whole reading transaction; in SQLite it always is.
+        level = {"isolation_level": "REPEATABLE READ"} if engine.dialect.name == "postgresql" else {}
+        self._reader = engine.execution_options(**level)
         self.writer = Writer(engine)
 
     @classmethod
@@ -81,7 +84,7 @@ class EventLog:
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
         """A connection with one reading transaction: it sees one state of the log."""
-        with translated("reading"), unforked(), self.engine.connect() as connection, connection.begin():
+        with translated("reading"), unforked(), self._reader.connect() as connection, connection.begin():
             yield connection
 
     def read(self, query: Callable[[sa.Connection], T]) -> T:
@@ -95,9 +98,12 @@ class EventLog:
         with self.reading() as connection:
             return query(connection)
 
-    def write(self, job: Callable[[sa.Connection], T]) -> Future[T]:
-        """Run `job` in the next transaction; the future has its result once that is committed."""
-        return self.writer.submit(job)
+    def write(self, job: Callable[[sa.Connection], T], *, of: str = "") -> Future[T]:
+        """Run `job` in the next transaction; the future has its result once that is committed.
+
+        `of` names the row that it will hold, such as a decision's id.
+        """
+        return self.writer.submit(job, of=of)
 
     def close(self) -> None:
         """Commit what waits, and disconnect."""

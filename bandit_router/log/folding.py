@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from bandit_router.errors import FormatError
 from bandit_router.evidence import Delta, Evidence, Observation
 from bandit_router.log import tables as t
+from bandit_router.log.following import Place, horizon, late_rows, rows_after
 from bandit_router.log.rows import Row, from_us, outcome_of, unpack
 from bandit_router.predictions import Predictions, contribution
 from bandit_router.values import Array
@@ -48,15 +49,33 @@ class Fold:
 
     Attributes
     ----------
+    rewards, outcomes : Place
+        Which rows of the log they contain.
+    keys : set of int
+        Deltas of reward rows after `rewards.complete` that they contain.
     skipped : int
         Rewards that could not be folded, for their features are of another version.
     """
 
     evidence: dict[str, Evidence] = field(default_factory=dict)
     predictions: Predictions = field(default_factory=Predictions)
-    reward_seq: int = 0
-    outcome_seq: int = 0
+    rewards: Place = field(default_factory=Place)
+    outcomes: Place = field(default_factory=Place)
+    keys: set[int] = field(default_factory=set)
     skipped: int = 0
+
+    def add(self, news: Tail, lens: Lens) -> None:
+        """Add what came after; what is contained already is left out."""
+        for delta in news.deltas:
+            if delta.key not in self.keys:
+                sums = self.evidence.setdefault(
+                    delta.model, Evidence(lens.dim, half_life=lens.half_life_s)
+                )
+                sums.add(delta.observation)
+                self.keys.add(delta.key)
+        spend_all(self.predictions, news.spendings)
+        self.rewards, self.outcomes = news.places
+        self.keys = {key for key in self.keys if key // 2 > self.rewards.complete}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,20 +90,37 @@ class Spending:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tail:
-    """What came after two places in the log; `more` when there is more than was read."""
+    """What came after two places in the log.
+
+    Attributes
+    ----------
+    places : (Place, Place)
+        Of rewards and outcomes, once this has been taken in.
+    more : bool
+        There is more than was read.
+    """
 
     deltas: Sequence[Delta]
     spendings: Sequence[Spending]
-    reward_seq: int
-    outcome_seq: int
+    places: tuple[Place, Place]
     more: bool
 
 
-def fold(connection: sa.Connection, lens: Lens) -> Fold:
-    """Fold the whole log, latest revisions only, in one reading transaction."""
+def fold(connection: sa.Connection, lens: Lens, rewards: Place, outcomes: Place) -> Fold:
+    """Fold the whole log, latest revisions only, in one reading transaction.
+
+    Parameters
+    ----------
+    connection : Connection
+    lens : Lens
+    rewards, outcomes : Place
+        Where it is known that no earlier row can still appear (`settled`).
+    """
+    later = rows_after(connection, t.rewards, lens.router, rewards.complete)
     result = Fold(
-        reward_seq=_last(connection, t.rewards, lens.router),
-        outcome_seq=_last(connection, t.outcomes, lens.router),
+        rewards=rewards.and_some(later),
+        outcomes=outcomes.and_some(rows_after(connection, t.outcomes, lens.router, outcomes.complete)),
+        keys={2 * seq + half for seq in later for half in (0, 1)},
     )
     statement = _rewards_with_features(lens.router).where(
         t.rewards.c.value.is_not(None), latest(t.rewards)
@@ -122,32 +158,43 @@ def _features(row: Row, lens: Lens) -> Array | None:
         return None
 
 
-def tail(
-    connection: sa.Connection, lens: Lens, reward_seq: int, outcome_seq: int, *, limit: int
-) -> Tail:
+def tail(connection: sa.Connection, lens: Lens, rewards: Place, outcomes: Place, *, limit: int) -> Tail:
     """Read what came after two places: each row as what is new less what it replaces."""
-    before = t.rewards.alias("before")
-    c = t.rewards.c
-    statement = (
-        _rewards_with_features(lens.router, before)
-        .where(c.seq > reward_seq)
-        .order_by(c.seq)
-        .limit(limit)
-        .add_columns(
-            before.c.model.label("old_model"),
-            before.c.value.label("old_value"),
-            before.c.weight.label("old_weight"),
+    seen_from = horizon(connection)
+    heard, heard_more = _unread(connection, _revisions(lens.router), t.rewards, rewards, lens, limit)
+    paid, paid_more = _unread(connection, _payments(lens.router), t.outcomes, outcomes, lens, limit)
+    more = heard_more or paid_more
+    places = [
+        place.and_some(seqs) if more else place.after(seqs, seen_from)
+        for place, seqs in (
+            (rewards, [row["seq"] for row in heard]),
+            (outcomes, [row["seq"] for row in paid]),
         )
-    )
-    rows = connection.execute(statement).mappings().all()
-    outcomes = connection.execute(_outcomes_after(lens.router, outcome_seq, limit)).mappings().all()
+    ]
     return Tail(
-        deltas=[delta for row in rows for delta in _deltas(row, lens)],
-        spendings=[spending for row in outcomes for spending in _spendings(row)],
-        reward_seq=rows[-1]["seq"] if rows else reward_seq,
-        outcome_seq=outcomes[-1]["seq"] if outcomes else outcome_seq,
-        more=max(len(rows), len(outcomes)) >= limit,
+        deltas=[delta for row in heard for delta in _deltas(row, lens)],
+        spendings=[spending for row in paid for spending in _spendings(row)],
+        places=(places[0], places[1]),
+        more=more,
     )
+
+
+def _unread(
+    connection: sa.Connection,
+    statement: sa.Select[Any],  # Any: columns
+    table: sa.Table,
+    place: Place,
+    lens: Lens,
+    limit: int,
+) -> tuple[list[Row], bool]:
+    """Return rows of a table that were not read yet, in their order, and whether there are more."""
+    late = late_rows(connection, table, lens.router, place, limit)
+    ordered = statement.order_by(table.c.seq).limit(limit)
+    rows: list[Row] = list(connection.execute(ordered.where(table.c.seq > place.last)).mappings())
+    more = len(rows) >= limit or len(late) >= limit
+    if late:
+        rows = [*connection.execute(ordered.where(table.c.seq.in_(late))).mappings(), *rows]
+    return rows, more
 
 
 def _deltas(row: Row, lens: Lens) -> list[Delta]:
@@ -185,23 +232,25 @@ def _rewards_with_features(
     return sa.select(*columns).select_from(source).where(c.router == router)
 
 
+def _revisions(router: str) -> sa.Select[Any]:  # Any: columns
+    """Reward rows, each with the one that it replaces."""
+    before = t.rewards.alias("before")
+    old = [getattr(before.c, name).label(f"old_{name}") for name in ("model", "value", "weight")]
+    return _rewards_with_features(router, before).add_columns(*old)
+
+
 def _outcomes(router: str) -> sa.Select[Any]:  # Any: columns
     guessed = t.decisions.c.input_tokens.label("guessed_tokens")
     joined = sa.join(t.outcomes, t.decisions, t.decisions.c.id == t.outcomes.c.decision_id)
     return sa.select(t.outcomes, guessed).select_from(joined).where(t.outcomes.c.router == router)
 
 
-def _outcomes_after(router: str, seq: int, limit: int) -> sa.Select[Any]:  # Any: columns
+def _payments(router: str) -> sa.Select[Any]:  # Any: columns
+    """Outcomes, each with the one that it replaces."""
     before, c = t.outcomes.alias("before"), t.outcomes.c
     earlier = sa.and_(before.c.decision_id == c.decision_id, before.c.revision == c.revision - 1)
-    return (
-        _outcomes(router)
-        .add_columns(*(column.label(f"old_{column.name}") for column in before.c))
-        .outerjoin(before, earlier)
-        .where(c.seq > seq)
-        .order_by(c.seq)
-        .limit(limit)
-    )
+    old = [column.label(f"old_{column.name}") for column in before.c]
+    return _outcomes(router).add_columns(*old).outerjoin(before, earlier)
 
 
 def _spendings(row: Row) -> list[Spending]:
@@ -230,38 +279,30 @@ def spend_all(predictions: Predictions, spendings: Sequence[Spending]) -> None:
 
 
 def contributions_of(
-    connection: sa.Connection, lens: Lens, decision_ids: Sequence[str], reward_seq: int, outcome_seq: int
+    connection: sa.Connection, lens: Lens, state: Fold, decision_ids: Sequence[str]
 ) -> tuple[list[Delta], list[Spending]]:
-    """Return what some decisions have contributed up to two places in the log."""
-    rewards = _rewards_with_features(lens.router).where(
-        t.rewards.c.decision_id.in_(decision_ids), latest(t.rewards, up_to=reward_seq)
-    )
-    outcomes = _outcomes(lens.router).where(
-        t.outcomes.c.decision_id.in_(decision_ids), latest(t.outcomes, up_to=outcome_seq)
-    )
-    nothing_before = {"old_model": None}
+    """Return what some decisions have contributed to a fold."""
+    heard = _revisions(lens.router).where(t.rewards.c.decision_id.in_(decision_ids))
+    paid = _payments(lens.router).where(t.outcomes.c.decision_id.in_(decision_ids))
     deltas = [
         delta
-        for row in connection.execute(rewards).mappings()
-        for delta in _deltas({**row, **nothing_before}, lens)
+        for row in connection.execute(heard).mappings()
+        for delta in _deltas(row, lens)
+        if row["seq"] <= state.rewards.complete or delta.key in state.keys
     ]
-    return deltas, [s for row in connection.execute(outcomes).mappings() for s in _spending(row, 1.0)]
+    spendings = [
+        spending
+        for row in connection.execute(paid).mappings()
+        for spending in _spendings(row)
+        if row["seq"] in state.outcomes
+    ]
+    return deltas, spendings
 
 
-def latest(table: sa.Table, *, up_to: int | None = None) -> sa.ColumnElement[bool]:
-    """Return the condition that a row is the last revision of its decision, up to some place in the log."""
+def latest(table: sa.Table) -> sa.ColumnElement[bool]:
+    """Return the condition that a row is the last revision of its decision."""
     newer, c = table.alias(), table.c
-    after = [newer.c.decision_id == c.decision_id, newer.c.revision > c.revision]
-    if up_to is None:
-        return ~sa.exists().where(*after)
-    return sa.and_(c.seq <= up_to, ~sa.exists().where(*after, newer.c.seq <= up_to))
-
-
-def _last(connection: sa.Connection, table: sa.Table, router: str) -> int:
-    found = connection.execute(
-        sa.select(sa.func.max(table.c.seq)).where(table.c.router == router)
-    ).scalar()
-    return int(found or 0)
+    return ~sa.exists().where(newer.c.decision_id == c.decision_id, newer.c.revision > c.revision)
 
 
 def _chunks(

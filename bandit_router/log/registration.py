@@ -104,6 +104,12 @@ def create_router(
     return found
 
 
+def hold(connection: sa.Connection, router: str) -> None:
+    """Hold a router against other writers until the transaction ends."""
+    c = t.routers.c
+    connection.execute(sa.select(c.name).where(c.name == router).with_for_update())
+
+
 def write_settings(connection: sa.Connection, router: str, settings: Settings, now: float) -> None:
     """Write a new revision of a router's settings."""
     revision = _count_up(connection, router)
@@ -133,6 +139,7 @@ def put_model(
     reset : float, optional
         Forget what it learnt from decisions before this moment [s].
     """
+    hold(connection, router)
     c = t.models.c
     mine = (c.router == router, c.name == model.name)
     values = {"body": json.dumps(model_to_json(model)), "retired": False}

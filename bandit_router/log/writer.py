@@ -14,9 +14,10 @@ from itertools import groupby
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
 
 from bandit_router.errors import ClosedError, LogUnavailableError
+from bandit_router.log.engine import reason
 from bandit_router.log.forking import unforked
 
 logger = logging.getLogger(__name__)
@@ -30,18 +31,23 @@ BUSY_PATIENCE_S = 60.0  # how long a locked log is tried again
 PATIENCE_S = 90.0  # how long a caller waits for a commit before it hears that there was none
 
 
+_IN_THE_WAY = ("40001", "40P01")  # PostgreSQL: serialization failure, deadlock
+
+
 class _Item:
     """A job, or rows to insert."""
 
-    __slots__ = ("future", "job", "rows")
+    __slots__ = ("future", "job", "of", "rows")
 
-    def __init__(self, job: Job | None, rows: Sequence[tuple[sa.Table, Row]] = ()) -> None:
+    def __init__(
+        self, job: Job | None, rows: Sequence[tuple[sa.Table, Row]] = (), *, of: str = ""
+    ) -> None:
         self.future: Future[Any] = Future()  # Any: the result of any job
-        self.job, self.rows = job, rows
+        self.job, self.rows, self.of = job, rows, of
 
 
 class Writer:
-    """Group commit: jobs and rows in the order in which they came, one transaction for all that wait.
+    """Group commit: jobs and rows of one kind in the order in which they came, in one transaction.
 
     A bad row or job fails alone: each runs in a savepoint of its own when its batch fails. A result is set
     only when the transaction has been committed. What is cancelled before its transaction begins is dropped.
@@ -59,8 +65,16 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name="bandit-router-log", daemon=True)
         self._thread.start()
 
-    def submit(self, job: Callable[[sa.Connection], T]) -> Future[T]:
+    def submit(self, job: Callable[[sa.Connection], T], *, of: str = "") -> Future[T]:
         """Run `job` inside the next transaction; the future has its result once that is committed.
+
+        Parameters
+        ----------
+        job : callable
+            Of a connection. It may run again, from nothing, where it met other writers.
+        of : str
+            The row that it will hold, such as a decision's id. Jobs about one row stay in their order; rows
+            are taken in the order of their names, so that two workers do not wait for each other.
 
         Raises
         ------
@@ -69,7 +83,7 @@ class Writer:
         ClosedError
             The log was closed.
         """
-        return self._put(_Item(job))
+        return self._put(_Item(job, of=of))
 
     def insert(self, *rows: tuple[sa.Table, Row]) -> Future[None]:
         """Insert rows, all or none; those of neighbouring calls travel in one statement for each table."""
@@ -101,7 +115,8 @@ class Writer:
                 return
             batch, last = self._gather(first)
             # From here on nobody can cancel: an item is either dropped now or gets its result.
-            self._commit([item for item in batch if item.future.set_running_or_notify_cancel()])
+            running = [item for item in batch if item.future.set_running_or_notify_cancel()]
+            self._commit(sorted(running, key=lambda item: item.of))
             if last:
                 return
 
@@ -151,7 +166,7 @@ class Writer:
 
     def _refuse(self, batch: list[_Item], error: Exception) -> None:
         for item in batch:
-            refusal = LogUnavailableError(f"log: nothing was written: {error}")
+            refusal = LogUnavailableError(f"log: nothing was written: {reason(error)}")
             refusal.__cause__ = error
             item.future.set_exception(refusal)
 
@@ -178,18 +193,27 @@ def _run_all(connection: sa.Connection, items: list[_Item]) -> list[Any]:  # Any
 
 def _run_one(connection: sa.Connection, item: _Item) -> Any:  # Any: the result of a job
     try:
-        with connection.begin_nested():
-            if item.job is not None:
-                return item.job(connection)
-            return _insert(connection, item.rows)
+        return _run(connection, item)
     except DBAPIError as error:
         if _is_fatal(error):
             raise
-        refusal = LogUnavailableError(f"log: this row was refused: {error.orig}")
+        refusal = LogUnavailableError(f"log: this row was refused: {reason(error)}")
         refusal.__cause__ = error
         return refusal
     except Exception as error:
         return error
+
+
+def _run(connection: sa.Connection, item: _Item) -> Any:  # Any: the result of a job
+    if item.job is None:
+        with connection.begin_nested():
+            return _insert(connection, item.rows)
+    try:
+        with connection.begin_nested():
+            return item.job(connection)
+    except IntegrityError:  # another worker wrote the same key meanwhile: now the job sees it
+        with connection.begin_nested():
+            return item.job(connection)
 
 
 def _is_fatal(error: DBAPIError) -> bool:
@@ -198,7 +222,10 @@ def _is_fatal(error: DBAPIError) -> bool:
 
 
 def _is_busy(error: SQLAlchemyError) -> bool:
-    return isinstance(error, OperationalError) and "locked" in str(error.orig)
+    """Whether other writers stood in the way, so that the same transaction may pass a moment later."""
+    if not isinstance(error, OperationalError):
+        return False
+    return "locked" in str(error.orig) or getattr(error.orig, "sqlstate", None) in _IN_THE_WAY
 
 
 def committed(future: Future[T]) -> T:

@@ -1,0 +1,149 @@
+"""Following a table whose numbers do not commit in order.
+
+A row's number is drawn when it is inserted, and the row appears when its transaction commits; on PostgreSQL a
+later number may appear first. A follower therefore reads what it sees at once, and remembers which rows
+those were, until every transaction that could still bring an earlier row is over. Which those are is known, for
+each writing transaction takes its own number before its first row's (`engine`), and a database tells which
+transactions are running. On SQLite there is one writer at a time, and numbers do commit in order.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import sqlalchemy as sa
+
+from bandit_router.log import tables as t
+from bandit_router.log.eventlog import EventLog
+
+SETTLE_S = 5.0  # how long a fold waits for transactions that were running when it began
+_BEGUN = sa.text(
+    "SELECT pg_snapshot_xmin(s)::text::bigint, pg_snapshot_xmax(s)::text::bigint "
+    "FROM pg_current_snapshot() AS s"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Horizon:
+    """Which transactions were running when a reading transaction began.
+
+    Attributes
+    ----------
+    oldest : int
+        All transactions before this one are over.
+    upcoming : int
+        No transaction from this one on had begun.
+    """
+
+    oldest: int = 0
+    upcoming: int = 0
+
+    @property
+    def clear(self) -> bool:
+        """Whether nothing was being written."""
+        return self.oldest >= self.upcoming
+
+
+def horizon(connection: sa.Connection) -> Horizon:
+    """Return the horizon of a reading transaction."""
+    if connection.dialect.name != "postgresql":
+        return Horizon()
+    oldest, upcoming = connection.execute(_BEGUN).one()
+    return Horizon(oldest=oldest, upcoming=upcoming)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """How far one table has been read.
+
+    Attributes
+    ----------
+    complete : int
+        All rows up to here have been read.
+    seen : frozenset of int
+        Rows after it that have been read too.
+    waits_for : (int, int), optional
+        Once this transaction is over, and all before it, rows up to that one have been read.
+
+    Examples
+    --------
+    >>> place = Place(complete=3).after([5], Horizon(oldest=10, upcoming=12))  # row 4 may be on its way
+    >>> place.complete, 5 in place, 4 in place
+    (3, True, False)
+    >>> place.after([4], Horizon(oldest=12, upcoming=13)).complete  # all that were running then are over
+    5
+    """
+
+    complete: int = 0
+    seen: frozenset[int] = frozenset()
+    waits_for: tuple[int, int] | None = None
+
+    def __contains__(self, seq: int) -> bool:
+        return seq <= self.complete or seq in self.seen
+
+    @property
+    def last(self) -> int:
+        """The highest row that has been read."""
+        return max(self.seen, default=self.complete)
+
+    def and_some(self, rows: Iterable[int]) -> Place:
+        """Return the place once some rows have been read, where a reader saw more."""
+        return replace(self, seen=self.seen.union(rows))
+
+    def after(self, rows: Iterable[int], horizon: Horizon) -> Place:
+        """Return the place once all rows have been read that a reader with that horizon saw."""
+        read = self.and_some(rows)
+        upcoming, up_to = self.waits_for or (horizon.upcoming, read.last)
+        complete = read.last if horizon.clear else up_to if horizon.oldest >= upcoming else self.complete
+        complete = max(complete, self.complete)
+        if horizon.oldest >= upcoming:
+            upcoming, up_to = horizon.upcoming, read.last
+        seen = frozenset(seq for seq in read.seen if seq > complete)
+        return Place(complete=complete, seen=seen, waits_for=(upcoming, up_to))
+
+
+def settled(log: EventLog, router: str) -> tuple[Place, Place]:
+    """Return places in rewards and outcomes before which no row can appear any more.
+
+    Waits for the transactions that are running, but not for ever: then the places are the beginning.
+    """
+    deadline, waited_for = time.monotonic() + SETTLE_S, None
+    last: tuple[int, ...] = (0, 0)
+    while time.monotonic() < deadline:
+        with log.reading() as connection:
+            seen_from = horizon(connection)
+            if waited_for is None:
+                waited_for = seen_from.upcoming
+                last = tuple(last_row(connection, table, router) for table in (t.rewards, t.outcomes))
+        if seen_from.oldest >= waited_for:
+            return Place(complete=last[0]), Place(complete=last[1])
+        time.sleep(0.005)
+    return Place(), Place()
+
+
+def late_rows(
+    connection: sa.Connection, table: sa.Table, router: str, place: Place, limit: int
+) -> list[int]:
+    """Return rows that have appeared before the last one that was read."""
+    if not place.seen:
+        return []
+    c = table.c
+    between = sa.select(c.seq).where(c.router == router, c.seq > place.complete, c.seq <= place.last)
+    found = connection.execute(between.order_by(c.seq)).scalars()
+    return [seq for seq in found if seq not in place.seen][:limit]
+
+
+def last_row(connection: sa.Connection, table: sa.Table, router: str) -> int:
+    """Return the highest row of a router, 0 where there is none."""
+    found = connection.execute(
+        sa.select(sa.func.max(table.c.seq)).where(table.c.router == router)
+    ).scalar()
+    return int(found or 0)
+
+
+def rows_after(connection: sa.Connection, table: sa.Table, router: str, seq: int) -> list[int]:
+    """Return a router's rows after one."""
+    c = table.c
+    return list(connection.execute(sa.select(c.seq).where(c.router == router, c.seq > seq)).scalars())

@@ -1,0 +1,116 @@
+"""Pulse: a thread that does one thing again and again, and at once when somebody asks for it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+
+from bandit_router.errors import BanditRouterError, ClosedError
+
+logger = logging.getLogger(__name__)
+PAUSE_S = 1.0  # before it is tried again after an error
+
+
+class Pulse:
+    """Calls `step` every now and then, and at once for whoever asks; outlives whatever a step meets.
+
+    Parameters
+    ----------
+    name : str
+        What the program's log calls it.
+    step : callable
+        Those who asked hear when it is done, or why not.
+    rest : callable
+        What can wait until nobody does; called after each step.
+    leave : callable
+        The last thing it does.
+    every_s : float
+        The pause between steps that nobody asked for [s].
+
+    Attributes
+    ----------
+    error : Exception, optional
+        What the last step, or the rest after it, met.
+    done_at : float
+        When the last step was done, by the monotonic clock [s].
+    """
+
+    def __init__(
+        self,
+        name: str,
+        step: Callable[[], None],
+        *,
+        rest: Callable[[], None],
+        leave: Callable[[], None],
+        every_s: float,
+    ) -> None:
+        self.error: Exception | None = None
+        self.done_at = time.monotonic()
+        self._name, self._step, self._rest, self._leave = name, step, rest, leave
+        self._every_s = every_s
+        self._asked = threading.Condition()
+        self._waiting: list[Future[None]] = []
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name=f"bandit-router {name}", daemon=True)
+        self._thread.start()
+
+    def ask(self) -> Future[None]:
+        """Ask for a step that begins after now; the future is done when it is.
+
+        Raises
+        ------
+        ClosedError
+        """
+        future: Future[None] = Future()
+        with self._asked:
+            if self._closed:
+                raise ClosedError("the router was closed")
+            self._waiting.append(future)
+            self._asked.notify()
+        return future
+
+    def close(self) -> None:
+        """Do one more step, leave, and stop."""
+        with self._asked:
+            if self._closed:
+                return
+            self._closed = True
+            self._asked.notify()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            with self._asked:
+                if not self._waiting and not self._closed:
+                    self._asked.wait(PAUSE_S if self.error else self._every_s)
+                waiting, self._waiting = self._waiting, []
+                closing = self._closed
+            self._serve([future for future in waiting if future.set_running_or_notify_cancel()])
+            if closing:
+                self._try(self._leave)
+                return
+
+    def _serve(self, waiting: list[Future[None]]) -> None:
+        error = self._try(self._step)
+        if error is None:
+            self.done_at = time.monotonic()
+        for future in waiting:
+            if error is None:
+                future.set_result(None)
+            else:
+                known = isinstance(error, BanditRouterError)
+                future.set_exception(error if known else BanditRouterError(str(error)))
+        self.error = error or self._try(self._rest)
+
+    def _try(self, do: Callable[[], None]) -> Exception | None:
+        try:
+            do()
+        except Exception as error:  # the thread must outlive whatever it meets
+            if str(error) != str(self.error):  # told once, not at every try
+                unforeseen = not isinstance(error, BanditRouterError)
+                logger.warning("%s waits: %s", self._name, error, exc_info=unforeseen)
+            return error
+        return None
