@@ -29,6 +29,7 @@ from bandit_router.log.deciding import spent_since
 from bandit_router.log.erasure import expire_texts
 from bandit_router.log.folding import Fold, Lens, Tail, fold, spend_all, tail
 from bandit_router.log.following import Place, settled
+from bandit_router.log.pending import apply_pending, has_pending
 from bandit_router.log.registration import Registration, versions
 from bandit_router.log.writer import committed
 from bandit_router.posterior import Beliefs
@@ -39,6 +40,7 @@ from bandit_router.view import View, complete, find_registration, lens_of, load_
 logger = logging.getLogger(__name__)
 
 POLL_S = 0.1  # how often the log is looked at without being asked
+SWEEP_S = 1.0  # how often words are looked through whose decisions were not visible yet
 LISTEN_S = 0.5  # how long the store is waited for at once
 TAIL_LIMIT = 2_000  # rows read at once
 CHECKPOINT_EVERY = 5_000  # reward rows and outcomes
@@ -103,7 +105,7 @@ class Learner:
         self.view: View
         self._log, self._store, self._router, self._clock = log, store, router, clock
         self._turn = threading.RLock()  # one thread at a time takes in what the store holds
-        self._news_at, self._expired_at = 0.0, -math.inf
+        self._news_at, self._expired_at, self._swept_at = 0.0, -math.inf, -math.inf
         self._position: int | None = None
         self._rewards, self._outcomes = Place(), Place()
         self._store_error: Exception | None = None
@@ -169,10 +171,11 @@ class Learner:
                 self._reload()
 
     def _look_after(self) -> None:
-        """What can wait until nobody does: the prior, checkpoints, texts that expire."""
+        """What can wait until nobody does: the prior, checkpoints, words that wait, texts that expire."""
         self._refresh()
         if self._unsaved >= CHECKPOINT_EVERY:
             self._save()
+        self._sweep()
         self._expire()
 
     def _renew(self) -> None:
@@ -359,6 +362,18 @@ class Learner:
                 fit = beliefs.fit(at=now)
                 with self.lock:
                     beliefs.adopt(fit)
+
+    def _sweep(self) -> None:
+        """Apply the words whose decisions have appeared."""
+        if time.monotonic() - self._swept_at < SWEEP_S:
+            return
+        self._swept_at = time.monotonic()
+        if not self._log.read(lambda connection: has_pending(connection, self._router)):
+            return
+        metrics, now = self.view.registration.settings.metrics, self._clock()
+        job = self._log.write(lambda connection: apply_pending(connection, self._router, metrics, now))
+        if committed(job):
+            self._follow()
 
     def _expire(self) -> None:
         retention = self.view.registration.settings.text_retention

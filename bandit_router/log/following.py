@@ -19,9 +19,10 @@ from bandit_router.log import tables as t
 from bandit_router.log.eventlog import EventLog
 
 SETTLE_S = 5.0  # how long a fold waits for transactions that were running when it began
+# A snapshot's xmax follows the last transaction that is over; `age` counts on to the next to begin.
 _BEGUN = sa.text(
-    "SELECT pg_snapshot_xmin(s)::text::bigint, pg_snapshot_xmax(s)::text::bigint "
-    "FROM pg_current_snapshot() AS s"
+    "SELECT pg_snapshot_xmin(s)::text::bigint, "
+    "pg_snapshot_xmax(s)::text::bigint + age(pg_snapshot_xmax(s)::xid) FROM pg_current_snapshot() AS s"
 )
 
 

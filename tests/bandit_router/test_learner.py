@@ -26,6 +26,12 @@ from bandit_router.log.registration import begin_generation
 Open = Callable[..., Router]
 
 
+@pytest.fixture
+def url(log_url: str) -> str:
+    """Each test here runs embedded (SQLite, memory) and on servers (PostgreSQL, Redis)."""
+    return log_url
+
+
 def talk(router: Router, rounds: int) -> None:
     for i in range(rounds):
         decision = router.choose(f"question {i}")
