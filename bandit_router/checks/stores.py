@@ -44,8 +44,17 @@ class _Desk:
         self.router = f"check-{new_id()}"
         store.replace(self.router, _snapshot(1, half_life=half_life))
 
-    def append(self, deltas: Sequence[Delta], *, generation: int = 1, complete: int = 0) -> int:
-        return self.store.append(self.router, deltas, generation=generation, complete=complete)
+    def append(
+        self,
+        deltas: Sequence[Delta],
+        *,
+        generation: int = 1,
+        complete: int = 0,
+        after: int | None = None,
+    ) -> int:
+        return self.store.append(
+            self.router, deltas, generation=generation, complete=complete, after=after
+        )
 
     def read(self, *, generation: int = 1, after: int | None) -> Changes | Snapshot | None:
         return self.store.read(self.router, generation=generation, after=after)
@@ -68,10 +77,20 @@ class _Desk:
 
 
 def _snapshot(
-    generation: int, *, half_life: float | None = None, evidence: Sums | None = None
+    generation: int,
+    *,
+    half_life: float | None = None,
+    evidence: Sums | None = None,
+    complete: int = 0,
+    beyond: Iterable[int] = (),
 ) -> Snapshot:
     return Snapshot(
-        generation=generation, position=0, complete=0, half_life_s=half_life, evidence=evidence or {}
+        generation=generation,
+        position=0,
+        complete=complete,
+        half_life_s=half_life,
+        evidence=evidence or {},
+        beyond=frozenset(beyond),
     )
 
 
@@ -193,6 +212,47 @@ def counts_what_is_beyond_complete(make: Make) -> None:
         desk.demand_sums(_deltas(1, 9) + _deltas(10, 1), "after the row next to complete")
 
 
+def says_what_is_beyond_complete(make: Make) -> None:
+    """A snapshot names the deltas of later rows that it contains, and no others; they count once for ever."""
+    deltas = _deltas(1, 9)
+    with closing(make()) as store:
+        desk = _Desk(store)
+        desk.append(deltas[4:7])
+        _demand_beyond(desk, {11, 13, 15}, "before complete moved")
+        desk.append(deltas[:5], complete=5)
+        _demand_beyond(desk, {13, 15}, "after complete moved to row 5")
+        desk.append([], complete=9)
+        _demand_beyond(desk, set(), "after complete moved past all")
+        sums = _sums([*deltas[:3], deltas[7]])
+        store.replace(desk.router, _snapshot(2, evidence=sums, complete=3, beyond=[17, 3]))
+        _demand_beyond(desk, {17}, "after a replacement, which contained it,")
+        new = desk.append(deltas, generation=2)
+        demand(new == 5, f"expected the 5 rows that the replacement did not contain, got {new}")
+        desk.demand_sums(deltas, "after a replacement and all deltas again")
+
+
+def _demand_beyond(desk: _Desk, wanted: set[int], when: str) -> None:
+    found = desk.snapshot().beyond
+    demand(found == wanted, f"expected the keys {wanted} beyond complete {when}, got {set(found)}")
+
+
+def moves_complete_only_from_known_ground(make: Make) -> None:
+    """`complete` goes by a position; where the store does not know that one, it does not move."""
+    deltas = _deltas(1, 9)
+    with closing(make()) as store:
+        desk = _Desk(store)
+        desk.append(deltas[:2])
+        position = desk.snapshot().position
+        for never in (position + 1, position + 10**6):
+            new = desk.append(deltas[2:4], complete=4, after=never)
+            complete = desk.snapshot().complete
+            demand(complete == 0, f"expected complete to stay at 0 after {never}, got {complete}")
+        demand(new == 0, f"expected the deltas to count all the same, once, got {new} more")
+        desk.append(deltas[4:], complete=9, after=position)
+        demand(desk.snapshot().complete == 9, f"expected complete=9, got {desk.snapshot().complete}")
+        desk.demand_sums(deltas, "after appends from known and unknown ground")
+
+
 def counts_a_key_once_among_writers(make: Make) -> None:
     """Eight writers that bring the same deltas at once count them once."""
     deltas = _deltas(1, 60)
@@ -250,6 +310,65 @@ def shows_all_of_an_append_or_nothing(make: Make) -> None:
                 f"expected to follow {size * appends} deltas, got {followed}",
             )
         demand(writing.result() == size * appends, f"expected {size * appends}, got {writing.result()}")
+
+
+def is_whole_at_any_moment(make: Make) -> None:
+    """However long it grows, readers beside its writers see whole appends, from the snapshots and after."""
+    size, appends = 2, 250
+    parts = [[_deltas(1 + size * (2 * i + w), size) for i in range(appends)] for w in (0, 1)]
+    with closing(make()) as store, ThreadPoolExecutor(3) as pool:
+        desk = _Desk(store)
+        writing = [pool.submit(_append_all, desk, part) for part in parts]
+        following = pool.submit(_follow, desk, 2 * size * appends)
+        before = 0
+        while not all(work.done() for work in writing):
+            seen = round(sum(evidence.n for evidence in desk.snapshot().evidence.values()))
+            demand(seen % size == 0, f"expected appends of {size} as a whole, got {seen} deltas")
+            demand(seen >= before, f"expected nothing to vanish, got {seen} deltas after {before}")
+            before = seen
+        told = [delta for part in parts for batch in part for delta in batch]
+        _demand_same(following.result(), _sums(told), "following two writers")
+        desk.demand_sums(told, "after two writers")
+
+
+def _append_all(desk: _Desk, batches: Iterable[Sequence[Delta]]) -> None:
+    for batch in batches:
+        desk.append(batch)
+
+
+def _follow(desk: _Desk, n: int) -> Sums:
+    """What a worker believes that follows until it has seen n deltas; given a snapshot, it begins anew."""
+    sums: dict[str, Evidence] = {}
+    position: int | None = None
+    while round(sum(evidence.n for evidence in sums.values())) < n:
+        found = desk.read(after=position)
+        if isinstance(found, Snapshot):
+            sums = dict(found.evidence)
+        for delta in found.deltas if isinstance(found, Changes) else ():
+            sums.setdefault(delta.model, Evidence(_DIM)).add(delta.observation)
+        position = found.position if found else None
+        if position is not None:
+            desk.store.wait(desk.router, after=position, timeout_s=0.2)
+    return sums
+
+
+def wakes_a_waiter(make: Make) -> None:
+    """A waiter is woken by another's append, at once where it came before; nothing new, it waits in vain."""
+    with closing(make()) as store, ThreadPoolExecutor(1) as pool:
+        desk = _Desk(store)
+        position = desk.snapshot().position
+        demand(not store.wait(desk.router, after=position, timeout_s=0.05), "expected to wait in vain")
+        demand(
+            not store.wait("unseen" + desk.router, after=0, timeout_s=0.05), "expected to wait in vain"
+        )
+        waiting = pool.submit(store.wait, desk.router, after=position, timeout_s=60.0)
+        desk.append(_deltas(1, 1))
+        demand(waiting.result(30.0), "expected to be woken by an append")
+        demand(
+            store.wait(desk.router, after=position, timeout_s=60.0), "expected not to wait for old news"
+        )
+        position = desk.changes(position).position
+        demand(not store.wait(desk.router, after=position, timeout_s=0.05), "expected to wait in vain")
 
 
 def changes_agree_with_snapshots(make: Make) -> None:
@@ -376,10 +495,14 @@ _CLAUSES = (
     cancels_what_is_retracted,
     counts_a_key_once,
     counts_what_is_beyond_complete,
+    says_what_is_beyond_complete,
+    moves_complete_only_from_known_ground,
     counts_a_key_once_among_writers,
     loses_nothing_of_eight_writers,
     keeps_routers_apart,
     shows_all_of_an_append_or_nothing,
+    is_whole_at_any_moment,
+    wakes_a_waiter,
     changes_agree_with_snapshots,
     gives_a_late_reader_a_snapshot,
     refuses_a_stale_append,

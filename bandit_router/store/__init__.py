@@ -8,8 +8,10 @@ The contract of a `PosteriorStore`, in words:
 - A delta counts once, however often it comes; its key tells. Keys up to `complete` are known to be
   contained and need not be remembered one by one.
 - A delta of another generation is refused (`StaleGenerationError`), never counted.
+- `complete` goes by a position that was read: where the store does not know that one, it does not move.
 - `read` gives what came after a position, or, where that is no longer known, a whole snapshot. A reader
-  beside a writer sees all of an append or nothing of it.
+  beside a writer sees all of an append or nothing of it; only one of more than a thousand deltas may come in
+  pieces.
 - What a snapshot contains is said exactly: reward rows up to `complete`, and the deltas `beyond` it. A store
   that lost something (it was flushed, or came back with an older dump) says so by giving a snapshot.
 - `replace` begins a new generation at once, for all readers.
@@ -25,13 +27,20 @@ __all__ = ["Changes", "MemoryStore", "PosteriorStore", "Snapshot", "open_store"]
 
 
 def open_store(url: str) -> PosteriorStore:
-    """Return the store that a URL names: ``memory://``.
+    """Return the store that a URL names: ``memory://``, ``redis://``, ``rediss://`` or ``unix://``.
 
     Raises
     ------
     SettingsError
-        No such kind of store.
+        No such kind of store, a bad URL, or the driver is not installed.
     """
-    if url.partition("://")[0] == "memory":
+    kind = url.partition("://")[0]
+    if kind == "memory":
         return MemoryStore()
-    raise SettingsError(f"store: expected memory://, got {url.partition('://')[0]!r}")
+    if kind not in ("redis", "rediss", "unix"):
+        raise SettingsError(f"store: expected memory:// or redis://, got {kind!r}")
+    try:
+        from bandit_router.store.redis import RedisStore  # an extra, and not needed by most
+    except ModuleNotFoundError as error:
+        raise SettingsError("store: Redis needs: pip install 'bandit-router[redis]'") from error
+    return RedisStore.from_url(url)

@@ -57,7 +57,15 @@ class PosteriorStore(Protocol):
     @property
     def shared(self) -> bool: ...
 
-    def append(self, router: str, deltas: Sequence[Delta], *, generation: int, complete: int) -> int:
+    def append(
+        self,
+        router: str,
+        deltas: Sequence[Delta],
+        *,
+        generation: int,
+        complete: int,
+        after: int | None = None,
+    ) -> int:
         """Count each delta once; return how many were new.
 
         Parameters
@@ -68,6 +76,9 @@ class PosteriorStore(Protocol):
             Which fold of the log they belong to.
         complete : int
             With these, all reward rows up to here are contained.
+        after : int, optional
+            The position that `complete` goes by: what `read` last gave. Where the store does not know it, it
+            lost something meanwhile: the deltas count, but `complete` stays as it was.
 
         Raises
         ------
@@ -96,7 +107,12 @@ class PosteriorStore(Protocol):
         ...
 
     def wait(self, router: str, *, after: int, timeout_s: float) -> bool:
-        """Wait until `read` may have something new after a position; False where time ran out."""
+        """Wait until `read` may have something new after a position; False where time ran out.
+
+        Raises
+        ------
+        StoreUnavailableError
+        """
         ...
 
     def replace(self, router: str, snapshot: Snapshot) -> None:

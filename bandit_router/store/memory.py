@@ -22,7 +22,7 @@ class _Book:
         self.half_life_s = snapshot.half_life_s
         self.evidence = {model: sums.copy() for model, sums in snapshot.evidence.items()}
         self.complete = snapshot.complete
-        self.keys = set(snapshot.beyond)
+        self.keys = {key for key in snapshot.beyond if key > 2 * snapshot.complete + 1}
         self.recent: deque[Delta] = deque(maxlen=_REMEMBERED)
         self.position = snapshot.position
 
@@ -75,7 +75,15 @@ class MemoryStore:
     def __repr__(self) -> str:
         return "MemoryStore()"
 
-    def append(self, router: str, deltas: Sequence[Delta], *, generation: int, complete: int) -> int:
+    def append(
+        self,
+        router: str,
+        deltas: Sequence[Delta],
+        *,
+        generation: int,
+        complete: int,
+        after: int | None = None,
+    ) -> int:
         """As `PosteriorStore.append`."""
         with self._lock:
             book = self._books.get(router)
@@ -84,8 +92,10 @@ class MemoryStore:
                 raise StaleGenerationError(
                     f"store: {router!r} holds {held}, not generation {generation}"
                 )
+            known = after is None or 0 <= after <= book.position
             new = sum(book.count(delta) for delta in deltas)
-            book.forget_keys(complete)
+            if known:
+                book.forget_keys(complete)
             self._changed.notify_all()
             return new
 

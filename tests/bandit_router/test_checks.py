@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from bandit_router.policies import (
 )
 from bandit_router.prompt import Prompt
 from bandit_router.store import Changes, MemoryStore, PosteriorStore, Snapshot
+from bandit_router.store.redis import RedisStore
 from bandit_router.values import Array
 
 FITTED = FittedFeatures(
@@ -52,7 +54,6 @@ _POLICIES: dict[str, Callable[[], Policy]] = {
 def _every_check() -> Iterator[Any]:  # Any: pytest does not name the type of a parameter set
     for name, make in _POLICIES.items():
         yield from _named(name, policy_checks(make))
-    yield from _named("memory", store_checks(MemoryStore))
     yield from _named("hashed", features_checks(HashedFeatures))
     yield from _named("hashed-1", features_checks(lambda: HashedFeatures(1)))
     yield from _named("fitted", features_checks(lambda: FITTED))
@@ -66,6 +67,17 @@ def _named(name: str, checks: Iterator[Check]) -> Iterator[Any]:  # Any: as abov
 
 @pytest.mark.parametrize("check", list(_every_check()))
 def test_contract(check: Check) -> None:
+    check()
+
+
+@pytest.mark.parametrize("name", [str(check) for check in store_checks(MemoryStore)])
+@pytest.mark.parametrize("kind", ["memory", "redis", "redis_cluster"])
+def test_contract_of_stores(kind: str, name: str, request: pytest.FixtureRequest) -> None:
+    make: Callable[[], PosteriorStore] = MemoryStore
+    if kind != "memory":
+        url = request.getfixturevalue(f"{kind}_url")
+        make = partial(RedisStore.from_url, f"{url}?timeout=30", snapshot_every=50)
+    (check,) = [check for check in store_checks(make) if check.name == name]
     check()
 
 
@@ -154,17 +166,30 @@ def test_broken_policy_fails(answer: Callable[[Array, Array], Array], name: str)
 class _Store:
     """A store that leaves all to MemoryStore; what breaks a clause overrides a method."""
 
+    shared = True
+
     def __init__(self) -> None:
         self.inner = MemoryStore()
 
-    def append(self, router: str, deltas: Sequence[Delta], *, generation: int, complete: int) -> int:
-        return self.inner.append(router, deltas, generation=generation, complete=complete)
+    def append(
+        self,
+        router: str,
+        deltas: Sequence[Delta],
+        *,
+        generation: int,
+        complete: int,
+        after: int | None = None,
+    ) -> int:
+        return self.inner.append(router, deltas, generation=generation, complete=complete, after=after)
 
     def read(self, router: str, *, generation: int, after: int | None) -> Changes | Snapshot | None:
         return self.inner.read(router, generation=generation, after=after)
 
     def replace(self, router: str, snapshot: Snapshot) -> None:
         self.inner.replace(router, snapshot)
+
+    def wait(self, router: str, *, after: int, timeout_s: float) -> bool:
+        return self.inner.wait(router, after=after, timeout_s=timeout_s)
 
     def close(self) -> None:
         self.inner.close()
@@ -183,17 +208,33 @@ class _Repetitive(_Store):
         super().__init__()
         self.fresh = 0
 
-    def append(self, router: str, deltas: Sequence[Delta], *, generation: int, complete: int) -> int:
+    def append(
+        self,
+        router: str,
+        deltas: Sequence[Delta],
+        *,
+        generation: int,
+        complete: int,
+        after: int | None = None,
+    ) -> int:
         self.fresh += len(deltas)
         renamed = [replace(delta, key=10**9 + self.fresh + i) for i, delta in enumerate(deltas)]
-        return self.inner.append(router, renamed, generation=generation, complete=0)
+        return self.inner.append(router, renamed, generation=generation, complete=0, after=after)
 
 
 class _Negligent(_Store):
     """Forgets its keys without the rows that `complete` says are contained."""
 
-    def append(self, router: str, deltas: Sequence[Delta], *, generation: int, complete: int) -> int:
-        new = self.inner.append(router, deltas, generation=generation, complete=complete)
+    def append(
+        self,
+        router: str,
+        deltas: Sequence[Delta],
+        *,
+        generation: int,
+        complete: int,
+        after: int | None = None,
+    ) -> int:
+        new = self.inner.append(router, deltas, generation=generation, complete=complete, after=after)
         if complete:
             self.inner._books[router].complete = 0
         return new
@@ -202,8 +243,18 @@ class _Negligent(_Store):
 class _Overcautious(_Store):
     """Takes `complete` to hold one row more."""
 
-    def append(self, router: str, deltas: Sequence[Delta], *, generation: int, complete: int) -> int:
-        return self.inner.append(router, deltas, generation=generation, complete=complete + 1)
+    def append(
+        self,
+        router: str,
+        deltas: Sequence[Delta],
+        *,
+        generation: int,
+        complete: int,
+        after: int | None = None,
+    ) -> int:
+        return self.inner.append(
+            router, deltas, generation=generation, complete=complete + 1, after=after
+        )
 
 
 class _Racing(_Store):
@@ -215,34 +266,66 @@ class _Racing(_Store):
         self.fresh = itertools.count(10**9)
         self.meeting = threading.Barrier(8)
 
-    def append(self, router: str, deltas: Sequence[Delta], *, generation: int, complete: int) -> int:
+    def append(
+        self,
+        router: str,
+        deltas: Sequence[Delta],
+        *,
+        generation: int,
+        complete: int,
+        after: int | None = None,
+    ) -> int:
         new = [delta for delta in deltas if delta.key not in self.keys]
         self.meeting.wait(30)  # let all writers look
         self.keys |= {delta.key for delta in new}
         fresh = [replace(delta, key=next(self.fresh)) for delta in new]
-        return self.inner.append(router, fresh, generation=generation, complete=0)
+        return self.inner.append(router, fresh, generation=generation, complete=0, after=after)
 
 
 class _Dropping(_Store):
-    def append(self, router: str, deltas: Sequence[Delta], *, generation: int, complete: int) -> int:
+    def append(
+        self,
+        router: str,
+        deltas: Sequence[Delta],
+        *,
+        generation: int,
+        complete: int,
+        after: int | None = None,
+    ) -> int:
         kept = [delta for delta in deltas if delta.key % 14 != 1]
-        self.inner.append(router, kept, generation=generation, complete=complete)
+        self.inner.append(router, kept, generation=generation, complete=complete, after=after)
         return len(deltas)
 
 
 class _Unforgiving(_Store):
     """Takes no contribution that is not positive."""
 
-    def append(self, router: str, deltas: Sequence[Delta], *, generation: int, complete: int) -> int:
+    def append(
+        self,
+        router: str,
+        deltas: Sequence[Delta],
+        *,
+        generation: int,
+        complete: int,
+        after: int | None = None,
+    ) -> int:
         positive = [delta for delta in deltas if delta.observation.weight > 0]
-        return self.inner.append(router, positive, generation=generation, complete=complete)
+        return self.inner.append(router, positive, generation=generation, complete=complete, after=after)
 
 
 class _Shared(_Store):
     """One book for all routers."""
 
-    def append(self, router: str, deltas: Sequence[Delta], *, generation: int, complete: int) -> int:
-        return self.inner.append("all", deltas, generation=generation, complete=complete)
+    def append(
+        self,
+        router: str,
+        deltas: Sequence[Delta],
+        *,
+        generation: int,
+        complete: int,
+        after: int | None = None,
+    ) -> int:
+        return self.inner.append("all", deltas, generation=generation, complete=complete, after=after)
 
     def read(self, router: str, *, generation: int, after: int | None) -> Changes | Snapshot | None:
         return self.inner.read("all", generation=generation, after=after)
@@ -264,10 +347,20 @@ class _Piecemeal(_Store):
         self.asked.set()
         return found
 
-    def append(self, router: str, deltas: Sequence[Delta], *, generation: int, complete: int) -> int:
+    def append(
+        self,
+        router: str,
+        deltas: Sequence[Delta],
+        *,
+        generation: int,
+        complete: int,
+        after: int | None = None,
+    ) -> int:
         new = 0
         for delta in deltas:
-            new += self.inner.append(router, [delta], generation=generation, complete=complete)
+            new += self.inner.append(
+                router, [delta], generation=generation, complete=complete, after=after
+            )
             # The first read may have begun too early; a second comes only where that one saw no fault.
             for patience in (30.0, 0.3) if delta.key == 3 else ():
                 self.asked.clear()
@@ -296,10 +389,20 @@ class _Trusting(_Store):
 class _Lenient(_Store):
     """Takes deltas and snapshots of any generation."""
 
-    def append(self, router: str, deltas: Sequence[Delta], *, generation: int, complete: int) -> int:
+    def append(
+        self,
+        router: str,
+        deltas: Sequence[Delta],
+        *,
+        generation: int,
+        complete: int,
+        after: int | None = None,
+    ) -> int:
         held = self.inner.read(router, generation=generation, after=None)
         assert isinstance(held, Snapshot)
-        return self.inner.append(router, deltas, generation=held.generation, complete=complete)
+        return self.inner.append(
+            router, deltas, generation=held.generation, complete=complete, after=after
+        )
 
     def replace(self, router: str, snapshot: Snapshot) -> None:
         self.inner._books.pop(router, None)
@@ -325,6 +428,50 @@ class _Generous(_Store):
         return replace(found, evidence=own) if isinstance(found, Snapshot) else found
 
 
+class _Secretive(_Store):
+    """Does not say what it contains beyond `complete`."""
+
+    def read(self, router: str, *, generation: int, after: int | None) -> Changes | Snapshot | None:
+        found = self.inner.read(router, generation=generation, after=after)
+        return replace(found, beyond=frozenset()) if isinstance(found, Snapshot) else found
+
+
+class _Amnesiac(_Store):
+    """Does not take over what a snapshot contains beyond `complete`."""
+
+    def replace(self, router: str, snapshot: Snapshot) -> None:
+        self.inner.replace(router, replace(snapshot, beyond=frozenset()))
+
+
+class _Gullible(_Store):
+    """Believes in `complete`, whatever it goes by."""
+
+    def append(
+        self,
+        router: str,
+        deltas: Sequence[Delta],
+        *,
+        generation: int,
+        complete: int,
+        after: int | None = None,
+    ) -> int:
+        return self.inner.append(router, deltas, generation=generation, complete=complete)
+
+
+class _Deaf(_Store):
+    """Wakes nobody."""
+
+    def wait(self, router: str, *, after: int, timeout_s: float) -> bool:
+        return False
+
+
+class _Nervous(_Store):
+    """Wakes everybody, always."""
+
+    def wait(self, router: str, *, after: int, timeout_s: float) -> bool:
+        return True
+
+
 class _Timeless(_Store):
     """Lets nothing fade."""
 
@@ -341,10 +488,16 @@ class _Timeless(_Store):
         (_Repetitive, "counts_a_key_once"),
         (_Negligent, "counts_a_key_once"),
         (_Overcautious, "counts_what_is_beyond_complete"),
+        (_Secretive, "says_what_is_beyond_complete"),
+        (_Amnesiac, "says_what_is_beyond_complete"),
+        (_Gullible, "moves_complete_only_from_known_ground"),
         (_Racing, "counts_a_key_once_among_writers"),
         (_Dropping, "loses_nothing_of_eight_writers"),
         (_Shared, "keeps_routers_apart"),
         (_Piecemeal, "shows_all_of_an_append_or_nothing"),
+        (_Piecemeal, "is_whole_at_any_moment"),
+        (_Deaf, "wakes_a_waiter"),
+        (_Nervous, "wakes_a_waiter"),
         (_Forgetful, "changes_agree_with_snapshots"),
         (_Trusting, "gives_a_late_reader_a_snapshot"),
         (_Lenient, "refuses_a_stale_append"),
@@ -417,7 +570,7 @@ def test_broken_features_fail(features: _Features, name: str) -> None:
 
 def test_a_check_names_its_clause() -> None:
     names = [str(check) for check in store_checks(MemoryStore)]
-    assert len(names) == len(set(names)) == 16
+    assert len(names) == len(set(names)) == 20
     assert all(name.isidentifier() for name in names)
 
 
