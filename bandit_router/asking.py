@@ -42,6 +42,7 @@ class FeedbackArguments(TypedDict, total=False):
     key: str | None
     comment: str | None
     at: datetime | float | str | None
+    conversation: str | None
 
 
 def read_request(
@@ -90,7 +91,7 @@ def hash_of(request: Request) -> str:
 
 
 def read_word(
-    decision_id: str,
+    decision_id: str | None,
     name: str,
     value: FeedbackValue,
     options: Mapping[str, Any],  # Any: of each option's own type
@@ -101,11 +102,15 @@ def read_word(
     """Return the word that a feedback's arguments make; `Router.feedback` says what is raised."""
     _refuse_unknown("feedback", options, FeedbackArguments.__annotations__)
     source, key, comment, at = (options.get(option) for option in ("source", "key", "comment", "at"))
+    conversation = options.get("conversation")
+    if (decision_id is None) == (conversation is None):
+        raise TypeError("feedback: expected either a decision_id or a conversation")
     said = None if at is None else check_time("at", at, now)
     if said is not None and said > now + AHEAD_S:
         raise ValueError(f"at: expected no time more than a day ahead, got {utc(said).isoformat()}")
     return Word(
-        decision_id=check_name("decision_id", decision_id),
+        decision_id=None if decision_id is None else check_name("decision_id", decision_id),
+        conversation=None if conversation is None else check_name("conversation", conversation),
         name=name,
         value=find_metric(metrics, name).check(name, value),
         source=None if source is None else check_name("source", source),

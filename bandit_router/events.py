@@ -220,12 +220,16 @@ class Feedback:
     ----------
     value : bool, float, str or None
         As given; None revokes.
+    source : str, optional
+        Who said so; None while that is the user of a decision which is not visible yet.
     at : float
         When it was said [s since 1970]; the latest wins.
     duplicate : bool
         It had been said before, so that nothing changed.
     applied : bool
         The beliefs of this worker contain it.
+    pending : bool
+        Its decision is not visible yet; it is applied when that is.
     reward : Reward, optional
         What is now known of the decision; None when nothing is.
     """
@@ -234,10 +238,11 @@ class Feedback:
     decision_id: str
     name: str
     value: FeedbackValue
-    source: str
+    source: str | None
     at: float
     key: str | None = None
     comment: str | None = None
     duplicate: bool = False
     applied: bool = False
+    pending: bool = False
     reward: Reward | None = None

@@ -61,12 +61,15 @@ class Health:
         What is wrong with each; None when nothing is.
     behind_s : float
         Since when the beliefs have not caught up with the log [s].
+    observations : float
+        How much the beliefs hold, of all models: the sum of all weights.
     """
 
     log: str | None = None
     store: str | None = None
     learning: str | None = None
     behind_s: float = 0.0
+    observations: float = 0.0
 
     @property
     def well(self) -> bool:
@@ -148,6 +151,7 @@ class Learner:
             store=said if store else None,
             learning=None if log or store else said,
             behind_s=max(0.0, time.monotonic() - self._pulse.done_at),
+            observations=sum(evidence.n for evidence in self.view.beliefs.evidence.values()),
         )
 
     def close(self) -> None:

@@ -32,7 +32,8 @@ from bandit_router.errors import (
 )
 from bandit_router.events import Decision, Feedback, FeedbackValue, Model, Outcome
 from bandit_router.features import FeatureExtractor, FittedFeatures
-from bandit_router.log import EventLog, hearing, registration
+from bandit_router.learner import Health
+from bandit_router.log import EventLog, hearing, pending, registration
 from bandit_router.log.deciding import (
     Story,
     decision_rows,
@@ -42,6 +43,7 @@ from bandit_router.log.deciding import (
     record_keyed,
 )
 from bandit_router.log.erasure import Forgotten, forget_user
+from bandit_router.log.finding import find_feedback
 from bandit_router.log.hearing import Reported
 from bandit_router.log.writer import acommitted, committed
 from bandit_router.opening import SettingsArguments, configure_router, register
@@ -240,7 +242,9 @@ class Router:
             body_hash=body_hash,
         )
         if body_hash is not None:
-            return worker.log.write(lambda c: record_keyed(c, decision, rows, body_hash))
+            return worker.log.write(
+                lambda c: record_keyed(c, decision, rows, body_hash), of=f"key {request.key}"
+            )
         recorded = worker.log.writer.insert(*rows)
         if not self._durable:
             recorded.add_done_callback(_tell)
@@ -299,21 +303,26 @@ class Router:
                 models=known.known,
                 metrics=known.settings.metrics,
                 now=worker.plan.clock(),
-            )
+            ),
+            of=decision_id,
         )
 
     def feedback(
         self,
-        decision_id: str,
+        decision_id: str | None,
         name: str,
         value: FeedbackValue,
         **options: Unpack[FeedbackArguments],
     ) -> Feedback:
         """Hear one word about a decision; it is in the beliefs when this returns (`applied`).
 
+        A word may come before its decision is visible here, when another worker has just made that: it is
+        kept (`pending`) and applied by itself when the decision appears, which it has a day for.
+
         Parameters
         ----------
-        decision_id : str
+        decision_id : str or None
+            None: the word is about a conversation.
         name : str
             "thumb" (a bool), "rating" and "judge" (0 to 1), "comment" (a text), or a metric of the
             router's settings.
@@ -323,12 +332,14 @@ class Router:
             ``source``: who says so; by default the decision's user, else ``anonymous:<decision id>``.
             ``key``: idempotency key, unique per decision. ``comment``: a text. ``at``: when it was said
             (datetime, seconds since 1970, or RFC 3339); the latest word of a source wins, whenever it
-            arrives.
+            arrives. ``conversation``: instead of `decision_id`, the conversation whose draw this is about:
+            the decision that its latest turn repeats. Its keys are unique in all of it.
 
         Raises
         ------
         UnknownDecisionError
-            No such decision in this router.
+            No such decision or conversation in this router, and the decision's id is not one of the last
+            15 minutes.
         ConflictError
             The same key came with another body.
         LogUnavailableError
@@ -342,7 +353,7 @@ class Router:
 
     async def afeedback(
         self,
-        decision_id: str,
+        decision_id: str | None,
         name: str,
         value: FeedbackValue,
         **options: Unpack[FeedbackArguments],
@@ -350,6 +361,8 @@ class Router:
         """As `feedback`, without blocking the event loop."""
         worker = self._here()
         heard = await acommitted(self._hear(worker, decision_id, name, value, options))
+        if heard.pending:
+            return heard
         try:
             await acommitted(worker.learner.catch_up())
         except BanditRouterError:
@@ -359,7 +372,7 @@ class Router:
     def _hear(
         self,
         worker: Worker,
-        decision_id: str,
+        decision_id: str | None,
         name: str,
         value: FeedbackValue,
         options: Mapping[str, Any],  # of each option's own type
@@ -367,7 +380,8 @@ class Router:
         known, now = worker.learner.view.registration, round(worker.plan.clock(), 6)
         metrics = known.settings.metrics
         word = read_word(decision_id, name, value, options, metrics=metrics, now=now)
-        return worker.log.write(lambda c: hearing.record_feedback(c, known.name, word, metrics))
+        of = word.decision_id or f"conversation {word.conversation}"
+        return worker.log.write(lambda c: pending.hear(c, known.name, word, metrics), of=of)
 
     def retract(self, feedback_id: str) -> Feedback:
         """Take one word back: its evidence is subtracted, and nothing said before it returns.
@@ -381,9 +395,21 @@ class Router:
         worker = self._here()
         known, now = worker.learner.view.registration, worker.plan.clock()
         job = worker.log.write(
-            lambda c: hearing.retract(c, known.name, feedback_id, known.settings.metrics, now)
+            lambda c: pending.retract(c, known.name, feedback_id, known.settings.metrics, now)
         )
         return _applied(worker, committed(job))
+
+    def find_feedback(self, feedback_id: str) -> Feedback:
+        """Return one word as it was recorded.
+
+        Raises
+        ------
+        UnknownFeedbackError
+            No such feedback in this router.
+        """
+        check_name("feedback_id", feedback_id)
+        worker = self._here()
+        return worker.log.read(lambda c: find_feedback(c, worker.plan.router, feedback_id))
 
     def forget_user(self, user: str) -> Forgotten:
         """Erase a user: the decisions made for them, their words about others', and what was learnt from both.
@@ -419,7 +445,7 @@ class Router:
         check_name("decision_id", decision_id)
         worker = self._here()
         story = worker.log.read(lambda c: read_story(c, worker.plan.router, decision_id))
-        applied = story.reward_seq <= worker.learner.reward_seq
+        applied = worker.learner.contains(story.reward_seq)
         said = tuple(replace(s, feedback=replace(s.feedback, applied=applied)) for s in story.feedback)
         retention = worker.learner.view.registration.settings.text_retention
         if retention and story.decision.at < worker.plan.clock() - retention.total_seconds():
@@ -427,6 +453,16 @@ class Router:
         return replace(story, feedback=said)
 
     # -- models, settings, beliefs ----------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """The router's name."""
+        return self._worker.plan.router
+
+    @property
+    def log(self) -> EventLog:
+        """The log that this process has open: for what is kept beside the loop."""
+        return self._here().log
 
     @property
     def settings(self) -> Settings:
@@ -525,6 +561,10 @@ class Router:
         kept = worker.log.read(lambda c: read_prompts(c, worker.plan.router, newest=newest))
         return FittedFeatures.fit([Prompt.of(prompt) for _, prompt in kept], components=components)
 
+    def health(self) -> Health:
+        """Return how this worker's learning is: what of log and store is away, and how far it is behind."""
+        return self._here().learner.health()
+
     def beliefs(self) -> dict[str, dict[str, Any]]:
         """Return what is believed of each model, as plain values.
 
@@ -597,6 +637,8 @@ def _accepted(worker: Worker, recorded: Decision | None, decision: Decision) -> 
 
 
 def _applied(worker: Worker, heard: Feedback) -> Feedback:
+    if heard.pending:
+        return heard
     try:
         committed(worker.learner.catch_up())
     except BanditRouterError:

@@ -12,6 +12,7 @@ from bandit_router.log import tables as t
 from bandit_router.log.checkpoints import drop_checkpoints, subtract_from_checkpoints
 from bandit_router.log.folding import Lens
 from bandit_router.log.hearing import find_decision, revise
+from bandit_router.log.pending import forget_pending
 from bandit_router.log.registration import begin_generation, versions
 from bandit_router.log.rows import to_us
 from bandit_router.rewards import Metric
@@ -58,8 +59,14 @@ def forget_user(
     c = t.decisions.c
     own = [
         row.id
-        for row in connection.execute(sa.select(c.id).where(c.router == lens.router, c.user == user))
+        for row in connection.execute(
+            sa.select(c.id)
+            .where(c.router == lens.router, c.user == user)
+            .order_by(c.id)
+            .with_for_update()  # nobody may say a word about them meanwhile
+        )
     ]
+    waiting = forget_pending(connection, lens.router, user)  # in no belief yet
     words = _erase_words(connection, lens.router, user, metrics, now)
     counts = dict.fromkeys(("decisions", "outcomes", "feedback", "rewards", "texts"), 0)
     for ids in _chunked(own):
@@ -69,6 +76,7 @@ def forget_user(
             counts[name] += connection.execute(
                 sa.delete(table).where(table.c.decision_id.in_(ids))
             ).rowcount
+        connection.execute(sa.delete(t.judgements).where(t.judgements.c.decision_id.in_(ids)))
         # Other users' turns may follow a first turn that goes: they stand on their own then.
         connection.execute(sa.update(t.decisions).where(c.head.in_(ids)).values(head=None))
         counts["decisions"] += connection.execute(sa.delete(t.decisions).where(c.id.in_(ids))).rowcount
@@ -77,6 +85,7 @@ def forget_user(
         generation = begin_generation(connection, lens.router)
         mine = t.checkpoints.c.router == lens.router
         connection.execute(sa.update(t.checkpoints).where(mine).values(generation=generation))
+    counts["feedback"] += waiting
     return Forgotten(**counts)
 
 

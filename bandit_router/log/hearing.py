@@ -6,7 +6,7 @@ revisions are counted, and new-minus-old is known, without a race.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,14 +29,11 @@ def _newest(table: sa.Table) -> sa.Select[Any]:  # Any: columns of any type
 
 
 # Built once: SQLAlchemy takes longer to build a statement than SQLite to run it.
-_DECISION = (
-    sa.select(
-        *(_decision.id, _decision.router, _decision.at_us, _decision.model),
-        *(_decision.user, _decision.input_tokens),
-    )
-    .where(_decision.id == _OF, _decision.router == sa.bindparam("router_name"))
-    .with_for_update()
-)
+DECISIONS = sa.select(
+    *(_decision.id, _decision.router, _decision.at_us, _decision.model),
+    *(_decision.user, _decision.input_tokens),
+).where(_decision.router == sa.bindparam("router_name"))  # with what hearing about one needs
+_DECISION = DECISIONS.where(_decision.id == _OF).with_for_update()
 _OUTCOME, _REWARD = _newest(t.outcomes), _newest(t.rewards)
 _VOTES = (
     sa.select(_said.name, _said.source, _said.value, _said.retracted_us)
@@ -53,6 +50,7 @@ _LATEST_WORD = (
     .order_by(_said.at_us.desc(), _said.seq.desc())
     .limit(1)
 )
+_SAME_KEY = sa.select(t.feedback).where(_said.decision_id == _OF, _said.key == sa.bindparam("said_key"))
 _INSERT_OUTCOME, _INSERT_WORD, _INSERT_REWARD = (
     sa.insert(x) for x in (t.outcomes, t.feedback, t.rewards)
 )
@@ -77,9 +75,10 @@ class Reported:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Word:
-    """One word of feedback, checked, before it is recorded."""
+    """One word of feedback, checked, before it is recorded: about a decision, or a conversation's draw."""
 
-    decision_id: str
+    decision_id: str | None
+    conversation: str | None
     name: str
     value: FeedbackValue
     source: str | None
@@ -93,79 +92,93 @@ class Word:
         """What a repeated key must repeat too."""
         return digest([self.name, self.value, self.source, self.comment, self.at])
 
+    @property
+    def said_us(self) -> int:
+        """When it was said."""
+        return to_us(self.received if self.at is None else self.at)
+
+    def row(self, router: str, decision_id: str, source: str | None) -> dict[str, Any]:
+        """Return the row of this word, under an id of its own."""
+        return {
+            "id": new_id(self.received),
+            "decision_id": decision_id,
+            "router": router,
+            "name": self.name,
+            "source": source,
+            "value": value_to_text(self.value),
+            "comment": self.comment,
+            "key": self.key,
+            "body_hash": self.body_hash,
+            "at_us": self.said_us,
+            "received_us": to_us(self.received),
+            "retracted_us": None,
+        }
+
+    def repeats(self, said: Row) -> bool:
+        """Whether it says nothing but what was said."""
+        same_comment = self.comment is None or self.comment == said["comment"]
+        same_value = said["value"] == value_to_text(self.value)
+        return said["retracted_us"] is None and same_value and same_comment
+
+    def check_body(self, said: Row) -> None:
+        """See that a word under the same key had the same body.
+
+        Raises
+        ------
+        ConflictError
+            It had another.
+        """
+        if said["body_hash"] != self.body_hash:
+            raise ConflictError(f"key {self.key!r}: it came before with another body")
+
 
 def record_feedback(
-    connection: sa.Connection, router: str, word: Word, metrics: Mapping[str, Metric]
+    connection: sa.Connection, decision: Row, word: Word, metrics: Mapping[str, Metric]
 ) -> Feedback:
-    """Record one word and revise the reward; or find that it was said before.
+    """Record one word about a decision and revise its reward; or find that it was said before.
 
     Raises
     ------
-    UnknownDecisionError
-        No such decision in this router.
     ConflictError
         The same key came with another body.
     """
-    decision = find_decision(connection, router, word.decision_id)
-    source = word.source or decision["user"] or f"anonymous:{word.decision_id}"
-    earlier = _same_key(connection, word)
+    of = decision["id"]
+    source = word.source or default_source(decision)
+    earlier = None if word.key is None else _first(connection, _SAME_KEY, of=of, said_key=word.key)
     if earlier is not None:
+        word.check_body(earlier)
         return _answer(connection, earlier, duplicate=True)
-    active = _latest(connection, word.decision_id, word.name, source)
-    if active is not None and word.key is None and _repeats(word, active):
+    active = _first(connection, _LATEST_WORD, of=of, under=word.name, by=source)
+    if active is not None and word.key is None and word.repeats(active):
         _say_later(connection, word, active)
         return _answer(connection, active, duplicate=True)
-    row = {
-        "id": new_id(word.received),
-        "decision_id": word.decision_id,
-        "router": router,
-        "name": word.name,
-        "source": source,
-        "value": value_to_text(word.value),
-        "comment": word.comment,
-        "key": word.key,
-        "body_hash": word.body_hash,
-        "at_us": _said_us(word),
-        "received_us": to_us(word.received),
-    }
-    connection.execute(_INSERT_WORD, row)
-    revise(connection, decision, metrics, word.received)
+    row = word.row(decision["router"], of, source)
+    record_words(connection, decision, [row], metrics, word.received)
     return _answer(connection, row, duplicate=False)
 
 
-def _said_us(word: Word) -> int:
-    return to_us(word.received if word.at is None else word.at)
+def record_words(
+    connection: sa.Connection,
+    decision: Row,
+    rows: Sequence[Row],
+    metrics: Mapping[str, Metric],
+    now: float,
+) -> None:
+    """Insert words about a decision, in the order of their arrival, and revise its reward."""
+    connection.execute(_INSERT_WORD, rows)
+    revise(connection, decision, metrics, now)
 
 
-def _same_key(connection: sa.Connection, word: Word) -> Row | None:
-    if word.key is None:
-        return None
-    found = _first(
-        connection,
-        sa.select(t.feedback).where(
-            t.feedback.c.decision_id == word.decision_id, t.feedback.c.key == word.key
-        ),
-    )
-    if found is not None and found["body_hash"] != word.body_hash:
-        raise ConflictError(f"key {word.key!r}: it came before with another body")
-    return found
-
-
-def _latest(connection: sa.Connection, decision_id: str, name: str, source: str) -> Row | None:
-    return _first(connection, _LATEST_WORD, of=decision_id, under=name, by=source)
-
-
-def _repeats(word: Word, active: Row) -> bool:
-    same_comment = word.comment is None or word.comment == active["comment"]
-    same_value = active["value"] == value_to_text(word.value)
-    return active["retracted_us"] is None and same_value and same_comment
+def default_source(decision: Row) -> str:
+    """Who says what nobody signs: the decision's user."""
+    return decision["user"] or f"anonymous:{decision['id']}"
 
 
 def _say_later(connection: sa.Connection, word: Word, active: Row) -> None:
     """A repeated word holds from its latest time on, lest a contrary one that is on its way wins."""
-    if _said_us(word) > active["at_us"]:
+    if word.said_us > active["at_us"]:
         connection.execute(
-            sa.update(t.feedback).where(t.feedback.c.id == active["id"]).values(at_us=_said_us(word))
+            sa.update(t.feedback).where(t.feedback.c.id == active["id"]).values(at_us=word.said_us)
         )
 
 

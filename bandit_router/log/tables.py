@@ -242,11 +242,12 @@ judgements = Table(
     Column("attempts", Integer, nullable=False),
     Column("created_us", BigInteger, nullable=False),
     Column("due_us", BigInteger, nullable=False),  # not before; while claimed: when the claim ends
+    Column("claimed_us", BigInteger),  # the last time; the day that its cost counts for
     Column("finished_us", BigInteger),
     Column("grade", Float(53)),  # in [0, 1]
-    Column("cost_usd", Float(53)),  # of all attempts so far
+    Column("cost_usd", Float(53)),  # of all attempts so far, and what is reserved for the one under way
     Column("error", Text),
     UniqueConstraint("decision_id", "judge"),
     Index(None, "state", "due_us"),
-    Index(None, "judge", "finished_us"),
+    Index(None, "judge", "claimed_us"),
 )

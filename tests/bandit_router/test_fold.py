@@ -11,11 +11,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+import redis
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from bandit_router import Model, Outcome, Router, Uniform
+from bandit_router.events import new_id
 from bandit_router.evidence import Evidence
 from bandit_router.store import Snapshot
 
@@ -103,19 +112,24 @@ class Loop(RuleBasedStateMachine):
     """Two routers on one log, and a plain model of what they were told."""
 
     half_life: float | None = None
+    store = "memory://"
 
     @initialize()
     def begin(self) -> None:
-        self.folder = tempfile.mkdtemp(prefix="fold-")
-        self.url = f"sqlite:///{Path(self.folder) / 'log.db'}"
+        self.url, self.name = self.place(), f"fold-{new_id()}"
         self.routers = [self.open(), self.open()]
         self.told: dict[str, Told] = {}
         self.order = 0
 
+    def place(self) -> str:
+        self.folder = tempfile.mkdtemp(prefix="fold-")
+        return f"sqlite:///{Path(self.folder) / 'log.db'}"
+
     def open(self) -> Router:
         half_life = None if self.half_life is None else timedelta(seconds=self.half_life)
         models = [Model(name) for name in MODELS]
-        return Router.open(self.url, models=models, policy=Uniform(), half_life=half_life)
+        arguments = {"policy": Uniform(), "half_life": half_life}
+        return Router.open(self.url, store=self.store, name=self.name, models=models, **arguments)
 
     @rule(which=st.integers(0, 1), user=st.sampled_from(USERS), text=st.text(max_size=12))
     def choose(self, which: int, user: str, text: str) -> None:
@@ -210,6 +224,27 @@ TestLoop = Loop.TestCase
 TestLoop.settings = _SIZE
 TestFadingLoop = FadingLoop.TestCase
 TestFadingLoop.settings = _SIZE
+
+
+@pytest.mark.parametrize("half_life_s", [None, HALF_LIFE_S], ids=["never", "fading"])
+def test_on_servers_too_whatever_redis_forgets(
+    postgres_url: str, redis_url: str, half_life_s: float | None
+) -> None:
+    class OnServers(Loop):
+        """The same on PostgreSQL and Redis."""
+
+        half_life, store = half_life_s, redis_url
+
+        def place(self) -> str:
+            return postgres_url
+
+        @rule()
+        def flush(self) -> None:
+            with redis.Redis.from_url(redis_url) as client:
+                client.flushdb()
+
+    size = settings(_SIZE, max_examples=5, stateful_step_count=15)
+    run_state_machine_as_test(OnServers, settings=size)
 
 
 @pytest.mark.parametrize("half_life", [None, timedelta(seconds=HALF_LIFE_S)], ids=["never", "fading"])

@@ -1,4 +1,4 @@
-"""Many processes over one SQLite file: they learn together, survive kill -9, and a fork is noticed."""
+"""Many processes over one log: they learn together, survive kill -9, and a fork is noticed."""
 
 from __future__ import annotations
 
@@ -18,12 +18,19 @@ from bandit_router.learner import POLL_S
 
 Open = Callable[..., Router]
 
+
+@pytest.fixture
+def url(log_url: str) -> str:
+    """Each test here runs embedded (SQLite, memory) and on servers (PostgreSQL, Redis)."""
+    return log_url
+
+
 WORKER = """
 import json, sys
 from bandit_router import Outcome, Router
 
-url, rounds = sys.argv[1], int(sys.argv[2])
-router = Router.open(url)
+url, store, rounds = sys.argv[1], sys.argv[2], int(sys.argv[3])
+router = Router.open(url, store=store)
 print("ready", flush=True)
 for i in range(rounds):
     decision = router.choose(f"question {i}", user="user:1")
@@ -38,8 +45,8 @@ print("done", flush=True)
 """
 
 
-def start(url: str, rounds: int) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", WORKER, url, str(rounds)]
+def start(url: str, store_url: str, rounds: int) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", WORKER, url, store_url, str(rounds)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -54,19 +61,21 @@ def finish(process: subprocess.Popen[str]) -> list[list[str]]:
     return [json.loads(line) for line in lines]
 
 
-def test_processes_write_one_file_and_learn_together(url: str, open_router: Open) -> None:
+def test_processes_write_one_log_and_learn_together(url: str, store_url: str, open_router: Open) -> None:
     router = open_router()
-    workers = [start(url, 40) for _ in range(4)]
+    workers = [start(url, store_url, 40) for _ in range(4)]
     told = [finish(worker) for worker in workers]
     assert all(len(lines) == 120 for lines in told)
     assert sum(belief["n"] for belief in router.beliefs().values()) == 160
     assert len({line[1] for lines in told for line in lines if line[0] == "decision"}) == 160
 
 
-def test_another_process_is_heard_without_being_asked(url: str, open_router: Open) -> None:
+def test_another_process_is_heard_without_being_asked(
+    url: str, store_url: str, open_router: Open
+) -> None:
     assert POLL_S <= 0.2  # so that it is heard within a second, with room to spare
     router = open_router()
-    finish(start(url, 1))
+    finish(start(url, store_url, 1))
     for _ in range(500):
         if sum(e.n for e in router._worker.learner.view.beliefs.evidence.values()) == 1:
             return
@@ -75,9 +84,11 @@ def test_another_process_is_heard_without_being_asked(url: str, open_router: Ope
 
 
 @pytest.mark.parametrize("patience", [0.05, 0.4, 0.9])
-def test_nothing_acknowledged_is_lost_by_kill_9(url: str, open_router: Open, patience: float) -> None:
+def test_nothing_acknowledged_is_lost_by_kill_9(
+    url: str, store_url: str, open_router: Open, patience: float
+) -> None:
     router = open_router()
-    workers = [start(url, 100_000) for _ in range(2)]
+    workers = [start(url, store_url, 100_000) for _ in range(2)]
     for worker in workers:
         assert worker.stdout is not None
         assert worker.stdout.readline() == "ready\n"
@@ -106,7 +117,7 @@ FORKER = """
 import os, sys
 from bandit_router import Model, Router
 
-router = Router.open(sys.argv[1], models=[Model("a"), Model("b")])
+router = Router.open(sys.argv[1], store=sys.argv[2], models=[Model("a"), Model("b")])
 first = router.choose("before the fork")
 pids = []
 for _ in range(2):
@@ -126,9 +137,9 @@ router.close()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
-def test_a_fork_is_noticed_and_reopened(url: str) -> None:
+def test_a_fork_is_noticed_and_reopened(url: str, store_url: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORKER, url],
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORKER, url, store_url],
         capture_output=True,
         text=True,
         timeout=100,

@@ -31,11 +31,21 @@ from bandit_router import (
     UnknownFeedbackError,
     UnknownModelError,
 )
-from bandit_router.events import id_time
+from bandit_router.events import Decision, id_time
+from bandit_router.log.deciding import decision_rows
 from bandit_router.log.rows import to_us
+from bandit_router.log.writer import committed
 from bandit_router.pacing import ADVANCE
 
 Open = Callable[..., Router]
+
+
+@pytest.fixture
+def url(log_url: str) -> str:
+    """Each test here runs embedded (SQLite, memory) and on servers (PostgreSQL, Redis)."""
+    return log_url
+
+
 NOBODY = "01a20e7f-015d-7684-92b4-1d8c42bdc62e"
 
 
@@ -346,6 +356,42 @@ def test_the_latest_word_wins_whenever_it_arrives(router: Router) -> None:
     assert between.reward.value == 0
 
 
+def test_ties_go_to_the_last_to_come(router: Router) -> None:
+    decision, at = router.choose("x"), datetime.now(UTC)
+    for value in (True, False, True, False):
+        heard = router.feedback(decision.id, "thumb", value, source="user:1", at=at)
+        assert not heard.duplicate
+        assert heard.reward is not None
+        assert heard.reward.value == value
+
+
+def test_a_value_is_compared_with_the_active_one(router: Router) -> None:
+    decision, now = router.choose("x"), datetime.now(UTC)
+    active = router.feedback(decision.id, "thumb", True, source="user:1", at=now)
+    late = router.feedback(decision.id, "thumb", False, source="user:1", at=now - timedelta(hours=1))
+    again = router.feedback(decision.id, "thumb", True, source="user:1", at=now - timedelta(hours=2))
+    assert (late.duplicate, again.duplicate, again.id) == (False, True, active.id)
+    # Under a key, or by another source, or under another name, it is a word of its own.
+    assert not router.feedback(decision.id, "thumb", True, source="user:1", key="k").duplicate
+    assert not router.feedback(decision.id, "thumb", True, source="user:2").duplicate
+    assert not router.feedback(decision.id, "rating", 1.0, source="user:1").duplicate
+    assert len(router.decision(decision.id).feedback) == 5
+
+
+def test_a_late_word_does_not_return_after_a_retraction(router: Router) -> None:
+    decision, now = router.choose("x"), datetime.now(UTC)
+    early = router.feedback(decision.id, "thumb", True, source="user:1", at=now - timedelta(hours=3))
+    active = router.feedback(decision.id, "thumb", False, source="user:1", at=now)
+    assert router.retract(active.id).reward is None
+    between = router.feedback(decision.id, "thumb", True, source="user:1", at=now - timedelta(hours=1))
+    assert (between.duplicate, between.reward) == (False, None)
+    later = router.feedback(decision.id, "thumb", True, source="user:1", at=now + timedelta(hours=1))
+    assert later.reward is not None
+    # What is not active may be taken back without a trace.
+    assert router.retract(early.id).reward == later.reward
+    assert router.beliefs()[decision.model]["n"] == 1
+
+
 def test_retracting_brings_nothing_back(router: Router) -> None:
     decision = router.choose("x")
     router.feedback(decision.id, "thumb", True, source="user:1")
@@ -421,6 +467,82 @@ def test_feedback_on_unknown_decisions(router: Router, open_router: Open) -> Non
         router.feedback(decision.id, "thumb", True)
     with pytest.raises(UnknownDecisionError):
         router.decision(NOBODY)
+
+
+def test_feedback_about_a_conversation(router: Router) -> None:
+    first, second = (router.choose("x", conversation="c", user="user:7") for _ in range(2))
+    assert second.conversation_head == first.id
+    heard = router.feedback(None, "thumb", True, conversation="c", key="k")
+    assert (heard.decision_id, heard.source, heard.applied) == (first.id, "user:7", True)
+    again = router.feedback(None, "thumb", True, conversation="c", key="k")
+    assert (again.id, again.duplicate) == (heard.id, True)
+    assert router.feedback(first.id, "thumb", True, key="k").duplicate
+    with pytest.raises(ConflictError):
+        router.feedback(None, "thumb", False, conversation="c", key="k")
+    assert router.beliefs()[first.model]["n"] == 1
+
+
+def test_feedback_about_a_conversation_whose_turns_are_drawn_anew(open_router: Open) -> None:
+    router = open_router(sticky=False)
+    first = router.choose("x", conversation="c")
+    heard = router.feedback(None, "thumb", True, conversation="c", key="k")
+    second = router.choose("y", conversation="c")
+    # Sent again after the conversation went on, it is still about the turn that was the latest then.
+    again = router.feedback(None, "thumb", True, conversation="c", key="k")
+    assert (again.id, again.decision_id, again.duplicate) == (heard.id, first.id, True)
+    assert router.feedback(None, "thumb", True, conversation="c").decision_id == second.id
+
+
+def test_feedback_is_about_a_decision_or_a_conversation(router: Router, open_router: Open) -> None:
+    decision = router.choose("x", conversation="c")
+    with pytest.raises(UnknownDecisionError, match="no conversation 'd'"):
+        router.feedback(None, "thumb", True, conversation="d")
+    with pytest.raises(UnknownDecisionError, match="no conversation 'c' in router 'other'"):
+        open_router(name="other").feedback(None, "thumb", True, conversation="c")
+    with pytest.raises(TypeError, match="either"):
+        router.feedback(None, "thumb", True)
+    with pytest.raises(TypeError, match="either"):
+        router.feedback(decision.id, "thumb", True, conversation="c")
+    with pytest.raises(ValueError, match="conversation"):
+        router.feedback(None, "thumb", True, conversation="")
+
+
+def test_feedback_may_come_before_its_decision(open_router: Open) -> None:
+    here, there = open_router(), open_router()
+    decision = open_router(log="sqlite://").choose("x", user="user:7")
+    early = here.feedback(decision.id, "thumb", True)
+    assert (early.applied, early.pending, early.source, early.reward) == (False, True, None, None)
+    assert asyncio.run(there.afeedback(decision.id, "thumb", True)).duplicate
+    with pytest.raises(UnknownDecisionError):
+        here.decision(decision.id)
+    appear(here, decision)
+    wait_until(lambda: all(r.beliefs()[decision.model]["n"] == 1 for r in (here, there)))
+    (said,) = there.decision(decision.id).feedback
+    assert (said.feedback.id, said.feedback.source, said.feedback.applied) == (early.id, "user:7", True)
+    assert there.retract(early.id).reward is None
+    assert here.beliefs()[decision.model]["n"] == 0
+
+
+def test_what_was_taken_back_before_its_decision_teaches_nothing(open_router: Open) -> None:
+    router = open_router()
+    decision = open_router(log="sqlite://").choose("x")
+    early = router.feedback(decision.id, "thumb", True)
+    assert router.retract(early.id).pending
+    assert router.retract(early.id).duplicate
+    appear(router, decision)
+    wait_until(lambda: len(router.decision(decision.id).feedback) == 1)
+    assert router.beliefs()[decision.model]["n"] == 0
+
+
+def test_forgetting_a_user_reaches_what_waits(open_router: Open) -> None:
+    router = open_router()
+    decision = open_router(log="sqlite://").choose("x", user="user:8")
+    for source in ("user:7", "user:8"):
+        assert router.feedback(decision.id, "thumb", True, source=source).pending
+    assert router.forget_user("user:7").feedback == 1
+    appear(router, decision)
+    wait_until(lambda: len(router.decision(decision.id).feedback) == 1)
+    assert router.decision(decision.id).feedback[0].feedback.source == "user:8"
 
 
 def test_the_source_is_the_user_unless_said_otherwise(router: Router) -> None:
@@ -768,6 +890,12 @@ def test_async_twins_do_not_block_the_loop(open_router: Open) -> None:
             assert (await router.achoose("x", key="k")).id == keyed.id
 
     asyncio.run(live())
+
+
+def appear(router: Router, decision: Decision) -> None:
+    """A decision that another worker has made becomes visible in the log."""
+    rows = decision_rows(decision, "x", keep="full", input_tokens=1.0, body_hash=None)
+    committed(router.log.writer.insert(*rows))
 
 
 def wait_until(true: Callable[[], bool], seconds: float = 10.0) -> None:

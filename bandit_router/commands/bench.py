@@ -1,0 +1,106 @@
+"""``bandit-router bench``: how long it takes until another worker's next decision knows of a feedback."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import click
+import numpy as np
+from rich.progress import track
+from rich.table import Table
+
+from bandit_router.commands.options import console, with_config
+from bandit_router.config import Config
+from bandit_router.errors import LogUnavailableError
+from bandit_router.events import Model, new_id
+from bandit_router.policies import Uniform
+from bandit_router.router import Router
+from bandit_router.values import Array
+
+PROMPT = "What do you think of me by now?"
+LOOK_S = 0.0005  # between two decisions of the worker that listens
+PATIENCE_S = 30.0
+PERCENTILES = (50, 90, 99)
+
+
+@click.command()
+@with_config
+@click.option("--store", default=None, metavar="URL", help="Where both workers share beliefs.")
+@click.option("--rounds", type=click.IntRange(min=10), default=500, show_default=True, help="Feedbacks.")
+@click.option(
+    "--json", "path", type=click.Path(path_type=Path), default=None, help="Write results here."
+)
+def bench(config: Config, rounds: int, path: Path | None) -> None:
+    """Measure how fresh beliefs are: two processes, one hears feedback, the other decides all the time.
+
+    It works on a router of its own in the log that is given.
+    """
+    name = f"bench-{new_id()}"
+    models = [Model("one"), Model("other")]
+    with Router.open(
+        config.log, store=config.store, name=name, models=models, policy=Uniform()
+    ) as router:
+        acknowledged, fresh = _measure(router, (config.log, config.store, name), rounds)
+    terminal = console()
+    table = Table("milliseconds", *(f"p{p}" for p in PERCENTILES), box=None)
+    for what, seconds in (("until acknowledged", acknowledged), ("then until known elsewhere", fresh)):
+        table.add_row(what, *(f"{value:.2f}" for value in _percentiles(seconds)))
+    terminal.print(f"{rounds} feedbacks, one at a time, on {router!r}")
+    terminal.print(table)
+    if path is not None:
+        rows = {"acknowledged_ms": _percentiles(acknowledged), "fresh_ms": _percentiles(fresh)}
+        path.write_text(json.dumps({"rounds": rounds, "percentiles": PERCENTILES, **rows}))
+
+
+def _percentiles(seconds: Array) -> list[float]:
+    return [float(value) for value in np.percentile(1000 * seconds, PERCENTILES)]
+
+
+def _measure(router: Router, place: tuple[str, str, str], rounds: int) -> tuple[Array, Array]:
+    """Return how long each acknowledgement took, and how long after it the other worker knew [s]."""
+    spawn = multiprocessing.get_context("spawn")
+    here, there = spawn.Pipe()
+    listener = spawn.Process(target=listen, args=(*place, there), daemon=True)
+    listener.start()
+    try:
+        _next(here)
+        rows = [_one(router, here) for _ in track(range(rounds), "Measuring ...", transient=True)]
+    finally:
+        listener.kill()
+        listener.join()
+    acknowledged, fresh = np.array(rows).T
+    return acknowledged, fresh
+
+
+def _one(router: Router, here: Connection) -> tuple[float, float]:
+    decision = router.choose(PROMPT)
+    began = time.monotonic()
+    router.feedback(decision.id, "thumb", True)
+    acknowledged = time.monotonic()
+    return acknowledged - began, max(0.0, _next(here) - acknowledged)
+
+
+def _next(here: Connection) -> float:
+    if not here.poll(PATIENCE_S):
+        raise LogUnavailableError(f"bench: the other worker heard nothing within {PATIENCE_S:g} s")
+    moment: float = here.recv()
+    return moment
+
+
+def listen(log: str, store: str, name: str, there: Connection) -> None:
+    """Decide all the time; tell when a decision that knew more than the last one was begun."""
+    with Router.open(log, store=store, name=name, create=False, durable=False) as router:
+        known = router.health().observations
+        there.send(time.monotonic())
+        while True:
+            began = time.monotonic()
+            knows = router.health().observations
+            router.choose(PROMPT)
+            if knows > known:
+                known = knows
+                there.send(began)
+            time.sleep(LOOK_S)

@@ -1,0 +1,27 @@
+"""`bandit-router bench`: it measures, on a log and a store that it is given."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from bandit_router.cli import cli
+
+
+@pytest.fixture
+def url(log_url: str) -> str:
+    return log_url
+
+
+def test_it_prints_how_soon_another_worker_knows(url: str, store_url: str, tmp_path: Path) -> None:
+    file = tmp_path / "bench.json"
+    arguments = ["bench", "--log", url, "--store", store_url, "--rounds", "10", "--json", str(file)]
+    done = CliRunner().invoke(cli, arguments, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert "then until known elsewhere" in done.output
+    told = json.loads(file.read_text())
+    assert told["rounds"] == 10
+    assert all(value >= 0 for value in told["acknowledged_ms"] + told["fresh_ms"])
