@@ -155,9 +155,12 @@ class Learner:
         )
 
     def close(self) -> None:
-        """Catch up once more, keep a checkpoint, and stop."""
+        """Catch up once more, keep a checkpoint, and stop; `join` when the store may be closed."""
         self._closing.set()
         self._pulse.close()
+
+    def join(self) -> None:
+        """Wait for the thread that listens to the store, which a closed store lets go at once."""
         if self._listener.is_alive():
             self._listener.join(2 * LISTEN_S)
 

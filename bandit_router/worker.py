@@ -67,6 +67,7 @@ class Worker:
     def close(self) -> None:
         """Drain and stop the threads, keep a checkpoint, disconnect."""
         self.learner.close()
-        self.log.close()
         if self.own_store:
             self.store.close()
+        self.learner.join()
+        self.log.close()

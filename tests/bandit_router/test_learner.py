@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
 import sqlalchemy as sa
+from servers import RedisServer
 
 from bandit_router import (
     ClosedError,
@@ -196,3 +198,46 @@ def test_closing_answers_whoever_waits(open_router: Open) -> None:
     with pytest.raises(ClosedError):
         learner.catch_up()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("bandit-router")]
+
+
+def test_it_begins_alone_where_the_store_is_away_and_shares_when_it_is_back(
+    open_router: Open, own_redis: RedisServer
+) -> None:
+    first = open_router(store=own_redis.url)
+    talk(first, 4)
+    first.close()
+    own_redis.stop()
+    alone = open_router(store=own_redis.url)
+    decision = alone.choose("x")  # from the log's checkpoint
+    assert sum(e.n for e in alone._worker.learner.view.beliefs.evidence.values()) == 4
+    assert not alone.feedback(decision.id, "thumb", True).applied  # durable all the same
+    assert "store" in (alone.health().store or "")
+    assert not alone.health().well
+    own_redis.start()
+    for _ in range(400):
+        if alone.health().well and alone.health().observations == 5:
+            break
+        time.sleep(0.05)
+    assert alone.health().well
+    assert counted(alone) == counted(open_router(store=own_redis.url)) == 5
+
+
+def test_health_tells_what_is_wrong(open_router: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    router = open_router()
+    assert router.health().well
+    assert router.health().behind_s < 60
+    with monkeypatch.context() as patch:
+
+        def away(*_: object, **__: object) -> None:
+            raise LogUnavailableError("log: away")
+
+        patch.setattr(learning, "tail", away)
+        with pytest.raises(LogUnavailableError):
+            router.beliefs()
+        for _ in range(100):
+            if router.health().log:
+                break
+            time.sleep(0.02)
+        assert router.health().log == "log: away"
+        assert router.health().store is router.health().learning is None
+    assert counted(router) == 0
