@@ -11,10 +11,14 @@ from bandit_router.errors import BanditRouterError
 
 COMMANDS = {
     "demo": "Play the whole loop on a small world.",
+    "serve": "Serve the router over HTTP, with many workers.",
     "simulate": "Let policies live through a full-information table.",
     "migrate": "Bring a log's schema up to date.",
     "models": "Show, add, change or retire a router's models.",
+    "keys": "Make, show or revoke the keys of the service.",
     "rebuild": "Fold a router's beliefs again from its log.",
+    "bench": "Measure how soon another worker knows of a feedback.",
+    "judge": "Let a judge model grade a sampled share of the answers.",
 }
 
 

@@ -6,6 +6,7 @@
     ├── UnknownDecisionError        (KeyError)    no such decision
     ├── UnknownFeedbackError        (KeyError)    no such feedback
     ├── UnknownModelError           (KeyError)    no such model in this router
+    ├── UnknownRouterError          (KeyError)    no such router in this log
     ├── NoEligibleModelError                      nothing left to choose from
     ├── ConflictError                             same key, other body
     ├── SettingsError               (ValueError)  a setting, a SPEC or a config file is wrong
@@ -16,6 +17,8 @@
     ├── StaleGenerationError                      the beliefs were folded anew meanwhile
     ├── LogUnavailableError                       the log cannot be read or written
     │   └── LogVersionError                       the log has another schema than this program
+    ├── ServiceUnavailableError                   the service cannot be reached, or cannot serve
+    ├── AccessError                               the service refuses the key or token
     └── ClosedError                               the router was closed
 
 Wrong arguments are plain ``ValueError`` and ``TypeError``.
@@ -42,6 +45,10 @@ class UnknownFeedbackError(BanditRouterError, KeyError):
 
 class UnknownModelError(BanditRouterError, KeyError):
     """Raised when a name is not one of the router's models."""
+
+
+class UnknownRouterError(BanditRouterError, KeyError):
+    """Raised when the log has no router of the given name."""
 
 
 class NoEligibleModelError(BanditRouterError):
@@ -84,5 +91,13 @@ class LogVersionError(LogUnavailableError):
     """Raised when the log's schema is newer, or older, than this program's."""
 
 
+class ServiceUnavailableError(BanditRouterError):
+    """Raised when the service cannot be reached, or cannot serve, after all retries."""
+
+
+class AccessError(BanditRouterError):
+    """Raised when the service refuses a key or token, or what it asks for."""
+
+
 class ClosedError(BanditRouterError):
-    """Raised when a router is used after it was closed."""
+    """Raised when a router, or a client, is used after it was closed."""

@@ -22,6 +22,7 @@ def upgrade() -> None:
         sa.Column("attempts", sa.Integer(), nullable=False),
         sa.Column("created_us", sa.BigInteger(), nullable=False),
         sa.Column("due_us", sa.BigInteger(), nullable=False),
+        sa.Column("claimed_us", sa.BigInteger(), nullable=True),
         sa.Column("finished_us", sa.BigInteger(), nullable=True),
         sa.Column("grade", sa.Float(precision=53), nullable=True),
         sa.Column("cost_usd", sa.Float(precision=53), nullable=True),
@@ -30,7 +31,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("decision_id", "judge", name=op.f("uq_judgements_decision_id_judge")),
     )
     op.create_index(
-        op.f("ix_judgements_judge_finished_us"), "judgements", ["judge", "finished_us"], unique=False
+        op.f("ix_judgements_judge_claimed_us"), "judgements", ["judge", "claimed_us"], unique=False
     )
     op.create_index(op.f("ix_judgements_state_due_us"), "judgements", ["state", "due_us"], unique=False)
     op.create_table(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bandit_router import LinUCB, Model, Preference, Router, SettingsError, ThompsonSampling
-from bandit_router.config import Config, read_config
+from bandit_router.config import Config, Service, read_config
 
 FILE = """
 log = "sqlite:///file.db"
@@ -69,6 +69,25 @@ def test_variables_are_toml_or_plain_text() -> None:
     }
 
 
+def test_the_service_is_told_by_flags_variables_and_file(tmp_path: Path) -> None:
+    path = tmp_path / "router.toml"
+    path.write_text('[service]\nhost = "::1"\nport = 1\nworkers = 2\ncors = ["https://a.example"]\n')
+    environ = {"BANDIT_ROUTER_PORT": "2", "BANDIT_ROUTER_WORKERS": "3", "BANDIT_ROUTER_DRAIN_S": "1.5"}
+    service = read_config(path, environ=environ, flags={"workers": 4, "host": None}).service
+    assert service == Service(host="::1", port=2, workers=4, drain_s=1.5, cors=("https://a.example",))
+
+
+def test_a_service_in_a_container_needs_only_variables() -> None:
+    environ = {
+        "BANDIT_ROUTER_HOST": "0.0.0.0",
+        "BANDIT_ROUTER_CORS": "https://a.example, https://b.example",
+    }
+    service = read_config(environ=environ).service
+    assert (service.host, service.cors) == ("0.0.0.0", ("https://a.example", "https://b.example"))
+    environ["BANDIT_ROUTER_CORS"] = '["*"]'
+    assert read_config(environ=environ).service.cors == ("*",)
+
+
 def test_a_config_opens_a_router(file: Path, tmp_path: Path) -> None:
     config = read_config(file, flags={"log": f"sqlite:///{tmp_path / 'x.db'}"})
     with Router.open(**config.arguments()) as router:
@@ -94,6 +113,20 @@ def test_a_config_opens_a_router(file: Path, tmp_path: Path) -> None:
         ("models = 'a'", "models"),
         ("[[models]]\nprice = 1", "model"),
         ("[[models]]\nname = 'a'\noutput_usd_per_mtok = -1", "output_usd_per_mtok"),
+        ("service = 3", "service"),
+        ("[service]\ncolour = 1", "colour"),
+        ("[service]\nport = 65536", "port"),
+        ("[service]\nport = '8080'", "port"),
+        ("[service]\nhost = ''", "host"),
+        ("[service]\nworkers = 0", "workers"),
+        ("[service]\nworkers = true", "workers"),
+        ("[service]\ndrain_s = 0", "drain_s"),
+        ("[service]\nreceive_s = -1", "receive_s"),
+        ("[service]\nkeep_alive_s = 0.5", "keep_alive_s"),
+        ("[service]\nconnections = 0", "connections"),
+        ("[service]\nbody_bytes = 0", "body_bytes"),
+        ("[service]\ncors = 1", "cors"),
+        ("[service]\ncors = [1]", "cors"),
         ("not toml", "router.toml"),
     ],
 )

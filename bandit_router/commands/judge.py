@@ -1,0 +1,71 @@
+"""``bandit-router judge``: a judge model grades a sampled share of the answers."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING
+
+import click
+
+from bandit_router.commands.options import with_config
+from bandit_router.config import Config
+from bandit_router.errors import SettingsError
+from bandit_router.router import Router
+
+if TYPE_CHECKING:
+    from feedback.judge import Judge
+
+
+@click.group()
+def judge() -> None:
+    """Let a judge model grade a sampled share of the answers, as the [judge] table of a config file says."""
+
+
+@judge.command()
+@with_config
+@click.option("--once", is_flag=True, help="Grade what is due now, and end.")
+def run(config: Config, *, once: bool) -> None:
+    """Grade answers until interrupted; any number of these may run over one log."""
+    with _judge(config) as grader:
+        if once:
+            _show(asdict(grader.run_once()))
+            return
+        leaving = threading.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: leaving.set())
+        grader.start()
+        click.echo(f"{grader.settings.model} grades answers of router {config.router!r}.", err=True)
+        leaving.wait()
+        grader.stop()
+
+
+@judge.command()
+@with_config
+def status(config: Config) -> None:
+    """Show how many answers wait, were graded, or could not be, and what was spent today."""
+    with _judge(config, keyless=True) as grader:
+        _show(asdict(grader.status()))
+
+
+@contextmanager
+def _judge(config: Config, *, keyless: bool = False) -> Iterator[Judge]:
+    try:
+        from feedback.judge import Judge, judge_settings_from_json
+    except ImportError as error:  # httpx is not installed, or this is another package called feedback
+        raise click.ClickException(str(error)) from error
+    if not config.judge:
+        raise SettingsError("the config file has no [judge] table")
+    settings = judge_settings_from_json(config.judge)
+    if keyless:
+        settings = replace(settings, api_key_env=None)
+    with Router.open(config.log, store=config.store, name=config.router, create=False) as router:
+        yield Judge(router, settings)
+
+
+def _show(counts: dict[str, float]) -> None:
+    for name, value in counts.items():
+        click.echo(f"{name.replace('_', ' '):16} {value:g}")
