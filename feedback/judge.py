@@ -32,7 +32,10 @@ from feedback.judge_settings import JudgeSettings, judge_settings_from_json
 from feedback.sampling import Cursor, sampled
 from feedback.shift import Bench, Reference, Shift
 
-__all__ = ["Judge", "JudgeSettings", "JudgeStatus", "JudgeWork", "judge_settings_from_json"]
+__all__ = [
+    *("Judge", "JudgeSettings", "JudgeStatus", "JudgeWork", "find_api_key"),
+    "judge_settings_from_json",
+]
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -104,7 +107,7 @@ class Judge:
     ) -> None:
         _check_router(router)
         self.settings = settings
-        self._api_key = _api_key(settings, os.environ if environ is None else environ)
+        self._api_key = find_api_key(settings, os.environ if environ is None else environ)
         self._bench = Bench(
             router=router,
             settings=settings,
@@ -231,7 +234,14 @@ def _tagged(tag: str | None) -> Reference:
     return lambda story: None if tag is None else story.decision.tags.get(tag)
 
 
-def _api_key(settings: JudgeSettings, environ: Mapping[str, str]) -> str | None:
+def find_api_key(settings: JudgeSettings, environ: Mapping[str, str]) -> str | None:
+    """Return the key that a judge calls with; None where it needs none.
+
+    Raises
+    ------
+    SettingsError
+        The environment has none, or none that can be sent.
+    """
     if settings.api_key_env is None:
         return None
     key = environ.get(settings.api_key_env, "").strip()

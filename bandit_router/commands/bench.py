@@ -22,7 +22,7 @@ from bandit_router.router import Router
 from bandit_router.values import Array
 
 PROMPT = "What do you think of me by now?"
-LOOK_S = 0.0005  # between two decisions of the worker that listens
+LOOK_S = 0.0005  # between two looks of the worker that listens
 PATIENCE_S = 30.0
 PERCENTILES = (50, 90, 99)
 
@@ -35,7 +35,7 @@ PERCENTILES = (50, 90, 99)
     "--json", "path", type=click.Path(path_type=Path), default=None, help="Write results here."
 )
 def bench(config: Config, rounds: int, path: Path | None) -> None:
-    """Measure how fresh beliefs are: two processes, one hears feedback, the other decides all the time.
+    """Measure how fresh beliefs are: two processes, one hears feedback, the other decides as soon as it knows.
 
     It works on a router of its own in the log that is given.
     """
@@ -92,15 +92,13 @@ def _next(here: Connection) -> float:
 
 
 def listen(log: str, store: str, name: str, there: Connection) -> None:
-    """Decide all the time; tell when a decision that knew more than the last one was begun."""
+    """Tell, whenever the beliefs know more, when a decision by them was begun."""
     with Router.open(log, store=store, name=name, create=False, durable=False) as router:
         known = router.health().observations
         there.send(time.monotonic())
         while True:
-            began = time.monotonic()
-            knows = router.health().observations
-            router.choose(PROMPT)
-            if knows > known:
-                known = knows
+            if (knows := router.health().observations) > known:
+                known, began = knows, time.monotonic()
+                router.choose(PROMPT)
                 there.send(began)
             time.sleep(LOOK_S)
