@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run test lint format types floors tests clean help
+.PHONY: run test lint format types floors tests stream clean help
 
 help: ## say what there is
 	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/'
@@ -30,12 +30,16 @@ format: $(STAMP) ## put the style right
 
 types: $(STAMP) ## mypy, strict
 	$(BIN)/mypy
+	$(BIN)/mypy docs/examples/host.py docs/examples/chat.py
 
 floors: $(STAMP) ## who may import whom
 	$(BIN)/lint-imports
 
 tests: $(STAMP) ## tests and doctests, with branch coverage
 	$(BIN)/python -m pytest -n auto --cov --cov-report=term:skip-covered
+
+stream: $(STAMP) ## one stream of 5,000 decisions, embedded and over HTTP (some minutes)
+	STREAM_DECISIONS=5000 $(BIN)/python -m pytest tests/test_stream.py --timeout=1800
 
 clean: ## remove what make set up
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* dist

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from bandit_router.errors import (
+        AccessError,
         BanditRouterError,
         ClosedError,
         ConflictError,
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
         LogUnavailableError,
         LogVersionError,
         NoEligibleModelError,
+        ServiceUnavailableError,
         SettingsError,
         StaleGenerationError,
         StoreUnavailableError,
@@ -28,14 +30,10 @@ if TYPE_CHECKING:
         UnknownDecisionError,
         UnknownFeedbackError,
         UnknownModelError,
+        UnknownRouterError,
     )
     from bandit_router.events import Candidate, Decision, Feedback, Model, Outcome, Reward
-    from bandit_router.features import (
-        FeatureExtractor,
-        FittedFeatures,
-        HashedFeatures,
-        VectorFeatures,
-    )
+    from bandit_router.features import FeatureExtractor, FittedFeatures, HashedFeatures, VectorFeatures
     from bandit_router.log import EventLog
     from bandit_router.policies import (
         EpsilonGreedy,
@@ -56,10 +54,11 @@ __version__ = "0.1.0"
 
 _ROOMS = {
     "errors": (
-        *("BanditRouterError", "ClosedError", "ConflictError", "FeaturesError", "FormatError"),
-        *("LogUnavailableError", "LogVersionError", "NoEligibleModelError", "SettingsError"),
-        *("StaleGenerationError", "StoreUnavailableError", "TableError", "UnknownDecisionError"),
-        *("UnknownFeedbackError", "UnknownModelError"),
+        *("AccessError", "BanditRouterError", "ClosedError", "ConflictError", "FeaturesError"),
+        *("FormatError", "LogUnavailableError", "LogVersionError", "NoEligibleModelError"),
+        *("ServiceUnavailableError", "SettingsError", "StaleGenerationError"),
+        *("StoreUnavailableError", "TableError", "UnknownDecisionError", "UnknownFeedbackError"),
+        *("UnknownModelError", "UnknownRouterError"),
     ),
     "events": ("Candidate", "Decision", "Feedback", "Model", "Outcome", "Reward"),
     "features": ("FeatureExtractor", "FittedFeatures", "HashedFeatures", "VectorFeatures"),
@@ -75,7 +74,51 @@ _ROOMS = {
     "store": ("MemoryStore", "PosteriorStore"),
 }
 _ROOM = {name: room for room, names in _ROOMS.items() for name in names}
-__all__ = ["__version__", *_ROOM]
+__all__ = [  # written out, for type checkers
+    "AccessError",
+    "BanditRouterError",
+    "Candidate",
+    "ClosedError",
+    "ConflictError",
+    "Decision",
+    "EpsilonGreedy",
+    "EventLog",
+    "FeatureExtractor",
+    "FeaturesError",
+    "Feedback",
+    "FittedFeatures",
+    "FormatError",
+    "Greedy",
+    "HashedFeatures",
+    "InverseGapWeighting",
+    "LinUCB",
+    "LogUnavailableError",
+    "LogVersionError",
+    "MemoryStore",
+    "Metric",
+    "Model",
+    "NoEligibleModelError",
+    "Outcome",
+    "Policy",
+    "PosteriorStore",
+    "Preference",
+    "Reward",
+    "Router",
+    "ServiceUnavailableError",
+    "Settings",
+    "SettingsError",
+    "StaleGenerationError",
+    "StoreUnavailableError",
+    "TableError",
+    "ThompsonSampling",
+    "Uniform",
+    "UnknownDecisionError",
+    "UnknownFeedbackError",
+    "UnknownModelError",
+    "UnknownRouterError",
+    "VectorFeatures",
+    "__version__",
+]
 
 
 def __getattr__(name: str) -> object:

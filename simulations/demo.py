@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,6 +17,9 @@ from bandit_router.values import Array
 from simulations.estimators import Estimate, ips
 from simulations.rounds import read
 from simulations.worlds import World
+
+if TYPE_CHECKING:
+    from simulations.remote import Remote
 
 _BATCH = 8  # users who are served at the same time
 
@@ -122,14 +126,14 @@ class Demo:
 
     Parameters
     ----------
-    router : Router
+    router : Router or Remote
         With the world's models.
     world : World
     seed : int
         Of users, prompts and answers.
     """
 
-    def __init__(self, router: Router, world: World, *, seed: int = 0) -> None:
+    def __init__(self, router: Router | Remote, world: World, *, seed: int = 0) -> None:
         self.router, self.world = router, world
         self._rng = np.random.default_rng(seed)
         self._costs = self._mean_costs(np.random.default_rng([seed, 1]))

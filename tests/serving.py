@@ -34,13 +34,15 @@ class Serving:
         Of the command.
     port : int
         0 takes a free one.
+    config : str
+        The config file.
     """
 
-    def __init__(self, folder: Path, *options: str, port: int = 0) -> None:
-        config = folder / "serve.toml"
-        config.write_text(CONFIG)
+    def __init__(self, folder: Path, *options: str, port: int = 0, config: str = CONFIG) -> None:
+        file = folder / "serve.toml"
+        file.write_text(config)
         self.stderr = folder / "stderr"
-        command = [sys.executable, "-m", "bandit_router", "serve", "--config", str(config)]
+        command = [sys.executable, "-m", "bandit_router", "serve", "--config", str(file)]
         with self.stderr.open("wb") as stderr:
             self.process = subprocess.Popen(
                 [*command, "--port", str(port), *options],
@@ -53,7 +55,8 @@ class Serving:
         found = re.search(r"http://\S+:(\d+)", self.said)
         assert found is not None, self.stderr.read_text()
         self.url, self.port = f"http://127.0.0.1:{found[1]}", int(found[1])
-        self.client = httpx.Client(base_url=self.url, timeout=60)
+        close = {"connection": "close"}  # a kept connection would die with its worker
+        self.client = httpx.Client(base_url=self.url, headers=close, timeout=60)
 
     def workers(self) -> set[int]:
         """Processes that serve."""
@@ -101,7 +104,7 @@ def lives(pid: int) -> bool:
         return False
 
 
-def until(true: Callable[[], bool], what: str, seconds: float = 60) -> None:
+def until(true: Callable[[], bool], what: str, seconds: float = 120) -> None:
     """Wait until something is true, but not for ever."""
     deadline = time.monotonic() + seconds
     while not true():

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import re
+import signal
+import subprocess
+import sys
 import tempfile
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console, Group
@@ -14,14 +23,19 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from bandit_router.commands.options import console
+from bandit_router.commands.options import check_installed, console
+from bandit_router.errors import BanditRouterError
 from bandit_router.policies import Greedy
 from bandit_router.preference import Preference
 from bandit_router.router import Router
+from bandit_router.settings import model_to_json
 from bandit_router.values import check_amount
 from simulations.demo import Demo, Played, Way, off_policy_value
 from simulations.estimators import Estimate
-from simulations.worlds import small_world
+from simulations.worlds import World, small_world
+
+if TYPE_CHECKING:
+    from simulations.remote import Remote
 
 REFRESH_S = 0.25
 
@@ -49,21 +63,123 @@ def _amount(_: click.Context, __: click.Parameter, value: float) -> float:
     show_default=True,
     help="Reward that one cost unit, the mean cost of the dearest model, is worth.",
 )
-def demo(requests: int, seed: int, url: str | None, price_weight: float) -> None:
+@click.option("--http", is_flag=True, help="Play through the service, over HTTP.")
+@click.option("--serve", is_flag=True, help="Leave the service up afterwards, until Ctrl-C.")
+@click.option(
+    "--workers", type=click.IntRange(min=1), default=2, show_default=True, help="Of the service."
+)
+def demo(
+    requests: int,
+    seed: int,
+    url: str | None,
+    price_weight: float,
+    *,
+    http: bool,
+    serve: bool,
+    workers: int,
+) -> None:
     """Play a few thousand users of a small, made-up world through the router."""
     terminal = console()
     world = small_world(seed)
     with tempfile.TemporaryDirectory(prefix="bandit-router-demo-") as folder:
         place = url or f"sqlite:///{Path(folder) / 'demo.db'}"
-        settings = Preference(price_weight=price_weight)
         name = f"demo-{int(time.time())}" if url else "demo"
-        with Router.open(place, name=name, models=world.models, preference=settings) as router:
+        settings = Preference(price_weight=price_weight)
+
+        def report(router: Router | Remote) -> None:
             played = _watch(terminal, Demo(router, world, seed=seed), requests)
-            floor = router.settings.floor
-        _summary(terminal, played, price_weight)
-        _off_policy(terminal, place, name, floor)
+            _summary(terminal, played, price_weight)
+            _off_policy(terminal, place, name, router.settings.floor)
+
+        if http or serve:
+            check_installed("demo --http", "fastapi", "uvicorn", "prometheus_client", "httpx")
+            from simulations.remote import Remote
+
+            config = _config_file(Path(folder), place, name, world, price_weight)
+            with serving(config, workers=workers) as where, Remote(where, name) as remote:
+                report(remote)
+                _latencies(terminal, remote)
+                if serve:
+                    _leave_up(terminal, where, remote)
+        else:
+            with Router.open(place, name=name, models=world.models, preference=settings) as router:
+                report(router)
         if url:
             terminal.print(f"The log is kept: bandit-router models list --log {url} --router {name}")
+
+
+def _config_file(folder: Path, place: str, name: str, world: World, price_weight: float) -> Path:
+    """The demo's router as a config file has it."""
+    path = folder / "demo.toml"
+    lines = [f"log = {json.dumps(place)}", f"router = {json.dumps(name)}"]
+    lines += ["[settings.preference]", f"price_weight = {price_weight!r}"]
+    for model in world.models:
+        given = {key: value for key, value in model_to_json(model).items() if value is not None}
+        lines += ["[[models]]", *(f"{key} = {json.dumps(value)}" for key, value in given.items())]
+    path.write_text("\n".join(lines), "utf-8")
+    return path
+
+
+@contextmanager
+def serving(config: Path, *, workers: int) -> Iterator[str]:
+    """Run ``bandit-router serve`` on a free port, and yield its URL.
+
+    Raises
+    ------
+    BanditRouterError
+        It did not begin.
+    """
+    command = [sys.executable, "-m", "bandit_router", "serve", "--config", str(config)]
+    options = ["--host", "127.0.0.1", "--port", "0", "--workers", str(workers)]
+    told = config.with_suffix(".log")
+    with told.open("wb") as stderr:
+        # A session of its own: Ctrl-C is for the demo, which then ends the service.
+        service = subprocess.Popen(
+            [*command, *options],
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+            start_new_session=True,
+        )
+    before = signal.signal(signal.SIGTERM, _exit)
+    with service:
+        try:
+            assert service.stdout is not None
+            found = re.search(r"http://\S+\d", service.stdout.readline())
+            if found is None:
+                raise BanditRouterError(f"the service did not begin: {told.read_text().strip()}")
+            yield found[0]
+        finally:
+            service.terminate()
+            signal.signal(signal.SIGTERM, before)
+
+
+def _exit(number: int, _: object) -> None:
+    sys.exit(128 + number)
+
+
+def _latencies(terminal: Console, remote: Remote) -> None:
+    table = Table("call", "n", "p50 ms", "p99 ms", title="\nover HTTP", title_justify="left", box=None)
+    for path, (half, most) in sorted(remote.percentiles(0.5, 0.99).items()):
+        n = len(remote.seconds[path])
+        table.add_row(f"POST {path}", f"{n:,}", f"{1000 * half:.1f}", f"{1000 * most:.1f}")
+    terminal.print(table)
+
+
+def _leave_up(terminal: Console, where: str, remote: Remote) -> None:
+    """Say how to try it, and wait for Ctrl-C."""
+    decision = remote.choose("Explain quantum computing", user="you")
+    asked = {"prompt": "Explain quantum computing", "user": "you", "router": remote.name}
+    thumb = {"decision_id": decision.id, "name": "thumb", "value": True}
+    terminal.print(f"\n[bold]The service is up at {where}[/] until Ctrl-C. Try:\n")
+    for path, body in (("decisions", asked), ("feedback", thumb)):
+        line = f"curl {where}/v1/{path} -H 'content-type: application/json' -d '{json.dumps(body)}'"
+        terminal.print(line, markup=False, highlight=False, soft_wrap=True)
+    for path in (f"v1/decisions/{decision.id}", f"v1/routers/{remote.name}/beliefs", "metrics"):
+        terminal.print(f"curl {where}/{path}", markup=False, highlight=False, soft_wrap=True)
+    with suppress(KeyboardInterrupt):
+        threading.Event().wait()
+    terminal.print("The service ends.")
 
 
 def _watch(terminal: Console, demo: Demo, requests: int) -> Played:

@@ -1,0 +1,24 @@
+# The service, and every other command: docker run IMAGE serve | migrate | keys | ...
+FROM python:3.12-slim AS build
+WORKDIR /source
+COPY pyproject.toml README.md LICENSE ./
+COPY bandit_router bandit_router
+COPY feedback feedback
+COPY simulations simulations
+COPY migrations migrations
+RUN pip wheel --no-cache-dir --wheel-dir /wheels '.[service,postgres,redis,http,fitted]'
+
+FROM python:3.12-slim
+RUN --mount=type=bind,from=build,source=/wheels,target=/wheels \
+    pip install --no-cache-dir --no-index --find-links /wheels 'bandit-router[service,postgres,redis,http,fitted]' \
+    && useradd --system --uid 10001 --create-home --home-dir /var/lib/bandit-router router
+USER 10001
+# An embedded log is kept here, when no other is named.
+WORKDIR /var/lib/bandit-router
+VOLUME /var/lib/bandit-router
+ENV PYTHONUNBUFFERED=1 BANDIT_ROUTER_HOST=0.0.0.0 BANDIT_ROUTER_PORT=8080
+EXPOSE 8080
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=3s --start-period=30s CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:8080/healthz', timeout=2)"]
+ENTRYPOINT ["bandit-router"]
+CMD ["serve"]

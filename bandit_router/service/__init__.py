@@ -1,0 +1,1 @@
+"""The router behind HTTP: thin routes over the library."""

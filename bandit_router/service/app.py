@@ -1,0 +1,116 @@
+"""`create_app`: the service as an ASGI app."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from bandit_router import __version__
+from bandit_router.answers import answer_to
+from bandit_router.config import Config
+from bandit_router.errors import BanditRouterError
+from bandit_router.service.admin import admin_routes
+from bandit_router.service.auth import Guard, who
+from bandit_router.service.desk import Desk
+from bandit_router.service.health import Checkup, health_routes
+from bandit_router.service.metrics import Meter, Metered, Sampler, metrics_routes
+from bandit_router.service.receiving import Whole
+from bandit_router.service.routes import decision_routes
+from feedback.api import feedback_router
+
+logger = logging.getLogger(__name__)
+
+
+def create_app(config: Config, *, loopback: bool = False) -> FastAPI:
+    """Return the service; what it needs is opened when it starts, and drained when it ends.
+
+    Parameters
+    ----------
+    config : Config
+    loopback : bool
+        The server listens on a loopback address only: then no key is needed while the log has none.
+
+    Examples
+    --------
+    >>> app = create_app(Config(log="sqlite://"))
+    >>> "/v1/decisions" in app.openapi()["paths"]
+    True
+    """
+    meter = Meter()
+    desk = Desk(config, loopback=loopback, open_router=meter.open_router)
+    checkup = Checkup(desk)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await desk.open()
+        sampling = asyncio.create_task(Sampler(desk, meter, checkup).run())
+        try:
+            async with _judging(desk, config):
+                yield
+        finally:
+            sampling.cancel()
+            await desk.aclose()
+
+    app = FastAPI(title="bandit-router", version=__version__, lifespan=lifespan)
+    app.state.desk = desk
+    for routes in (decision_routes(desk), feedback_router(desk, caller=who), admin_routes(desk)):
+        app.include_router(routes)
+    for routes in (health_routes(desk, checkup), metrics_routes(meter)):
+        app.include_router(routes)
+    for kind in (HTTPException, RequestValidationError, BanditRouterError, Exception):
+        app.add_exception_handler(kind, _answer)
+    service = config.service
+    app.add_middleware(Whole, limit=service.body_bytes, within_s=service.receive_s)
+    app.add_middleware(Guard, desk=desk)
+    if service.cors:
+        app.add_middleware(_FeedbackPages, origins=service.cors)
+    app.add_middleware(Metered, meter=meter)
+    return app
+
+
+@asynccontextmanager
+async def _judging(desk: Desk, config: Config) -> AsyncIterator[None]:
+    """Let the judge that is configured grade beside the requests, in a thread of its own."""
+    if not config.judge:
+        yield
+        return
+    from feedback.judge import Judge, judge_settings_from_json
+
+    judge = Judge(await desk.router(), judge_settings_from_json(config.judge))
+    judge.start()
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(judge.stop)
+
+
+async def _answer(_: Request, error: Exception) -> Response:
+    return answer_to(error)
+
+
+class _FeedbackPages:
+    """Lets pages of other origins post feedback, and nothing else."""
+
+    def __init__(self, app: ASGIApp, *, origins: tuple[str, ...]) -> None:
+        self._app = app
+        self._open = CORSMiddleware(
+            app,
+            allow_origins=origins,
+            allow_methods=("POST", "DELETE"),
+            allow_headers=("Authorization", "Content-Type", "Idempotency-Key"),
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        feedback = scope["type"] == "http" and scope["path"].startswith("/v1/feedback")
+        await (self._open if feedback else self._app)(scope, receive, send)
