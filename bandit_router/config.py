@@ -89,7 +89,7 @@ class Service:
     receive_s: float = 30.0
     keep_alive_s: int = 5
     connections: int = 1_000
-    body_bytes: int = 4 * 1024 * 1024
+    body_bytes: int = 8 * 1024 * 1024
     cors: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

@@ -17,6 +17,7 @@ from bandit_router.log import EventLog
 from bandit_router.log.deciding import Turn, find_turn
 from bandit_router.pacing import Pacer
 from bandit_router.policies import draw
+from bandit_router.predictions import Predictions
 from bandit_router.prompt import Prompt
 from bandit_router.request import Request
 from bandit_router.values import Array
@@ -143,8 +144,8 @@ class Decider:
         weighted = (request.preference or settings.preference).price_weight > 0
         if settings.cost_unit_usd is not None or not weighted or not view.registration.models:
             return settings.cost_unit_usd
-        with self._learner.lock:
-            typical = view.predictions.forecast(view.registration.models, _TYPICAL)
+        # By list prices alone, so that all workers set the same, whatever they have heard so far.
+        typical = Predictions().forecast(view.registration.models, _TYPICAL)
         return float(typical.cost_usd.max()) or None
 
     def knows(self, conversation: str | None) -> bool:

@@ -146,12 +146,14 @@ class Learner:
         error = self._pulse.error or self._store_error
         said = None if error is None else str(error) or type(error).__name__
         log, store = isinstance(error, LogUnavailableError), isinstance(error, StoreUnavailableError)
+        with self.lock:
+            observations = sum(evidence.n for evidence in self.view.beliefs.evidence.values())
         return Health(
             log=said if log else None,
             store=said if store else None,
             learning=None if log or store else said,
             behind_s=max(0.0, time.monotonic() - self._pulse.done_at),
-            observations=sum(evidence.n for evidence in self.view.beliefs.evidence.values()),
+            observations=observations,
         )
 
     def close(self) -> None:
@@ -219,7 +221,7 @@ class Learner:
         else:
             raise StoreUnavailableError(f"store: {self._router!r} is ahead of the log")
         with self._turn:
-            self.view = View(
+            view = View(
                 registration=registration,
                 features=features,
                 lens=lens,
@@ -227,8 +229,10 @@ class Learner:
                 predictions=state.predictions,
                 spent=self._spent(registration),
             )
+            self._begin(
+                snapshot, view
+            )  # whoever decides meanwhile sees the old view, or a whole new one
             self._outcomes, self._unsaved = state.outcomes, 0
-            self._begin(snapshot)
 
     def _fold(self, lens: Lens, generation: int) -> Fold:
         state = self._log.read(lambda connection: read_checkpoint(connection, lens, generation))
@@ -298,10 +302,21 @@ class Learner:
         generation, place = self.view.registration.generation, news.places[0]
         if self._rewards is not since:
             return False
+        if self._position is None:  # what the store holds is not known: that comes first
+            self._learn()
+            return False
+        new = 0
         if news.deltas or place.complete > since.complete:
-            self._store.append(self._router, news.deltas, generation=generation, complete=place.complete)
+            new = self._store.append(
+                self._router,
+                news.deltas,
+                generation=generation,
+                complete=place.complete,
+                after=self._position,
+            )
         # Rows count as handed over only when the store gives them back: it may have lost them at once.
-        if self._learn():
+        taken = self._learn()
+        if taken is None or sum(delta.key in taken for delta in news.deltas) < new:
             return False
         self._rewards = place
         return True
@@ -324,8 +339,8 @@ class Learner:
                 self._store_error = error
                 self._closing.wait(PAUSE_S)
 
-    def _learn(self) -> bool:
-        """Take in what the store holds; return whether that was a snapshot, to begin again from."""
+    def _learn(self) -> frozenset[int] | None:
+        """Take in what the store holds; return the keys of what was new, None where it was a snapshot."""
         generation, after = self.view.registration.generation, self._position
         found = self._store.read(self._router, generation=generation, after=after)
         if found is None:
@@ -333,8 +348,8 @@ class Learner:
         if isinstance(found, Snapshot):
             if found.generation != generation:
                 raise StaleGenerationError(f"store: {self._router!r} was folded anew")
-            self._begin(found)
-            return True
+            self._begin(found, self.view)
+            return None
         self._position = None  # beliefs that stumble half-way begin again from a snapshot
         for delta in found.deltas:
             with self.lock:
@@ -342,11 +357,10 @@ class Learner:
         if found.deltas:
             self._news_at = time.monotonic()
         self._position, self._store_error = found.position, None
-        return False
+        return frozenset(delta.key for delta in found.deltas)
 
-    def _begin(self, snapshot: Snapshot) -> None:
+    def _begin(self, snapshot: Snapshot, view: View) -> None:
         """Believe what a snapshot holds, and hand over again what the log has beyond it."""
-        view = self.view
         beliefs = Beliefs(list(view.registration.known), view.lens.dim, half_life=snapshot.half_life_s)
         beliefs.replace(complete(snapshot, view.registration, view.lens), at=self._clock())
         self.view = replace(view, beliefs=beliefs)
@@ -401,7 +415,7 @@ class Learner:
             return
         state = Fold(
             evidence=dict(snapshot.evidence),
-            predictions=self.view.predictions,
+            predictions=self.view.predictions.copy(),  # others come before the writer gets to it
             rewards=Place(complete=snapshot.complete),
             outcomes=self._outcomes,
             keys=set(snapshot.beyond),

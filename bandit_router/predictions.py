@@ -129,8 +129,22 @@ class Predictions:
         paid = self._mean(model.name, "paid_usd", "payments", "told_payments")
         if not math.isnan(paid) and not (priced and told_tokens):
             return paid
-        ratio = self._mean(model.name, "input_tokens", "guessed_tokens", "told_inputs")
-        return model.cost_usd(guessed_tokens * (1.0 if math.isnan(ratio) else ratio), answer_tokens)
+        return model.cost_usd(self._input_tokens(model.name, guessed_tokens), answer_tokens)
+
+    def _input_tokens(self, model: str, guessed: float) -> float:
+        """What a guess turns out to be.
+
+        More than was guessed is taken as an overhead of each call, such as a system prompt that the router
+        does not see: it must not grow with the prompt. Less is taken as a tokenizer that needs fewer.
+        """
+        ratio = self._mean(model, "input_tokens", "guessed_tokens", "told_inputs")
+        if math.isnan(ratio):
+            return guessed
+        if ratio <= 1.0:
+            return guessed * ratio
+        sums = self.sums[model]
+        more = sums[_AT["input_tokens"]] - sums[_AT["guessed_tokens"]]
+        return guessed + float(more / sums[_AT["inputs"]])
 
     def _answer_tokens(self, model: str) -> float:
         own = self._mean(model, "output_tokens", "outputs", "told_outputs")
@@ -145,6 +159,10 @@ class Predictions:
         if sums is None or sums[_AT[told]] <= 0 or sums[_AT[count]] <= 0:
             return math.nan
         return max(float(sums[_AT[total]] / sums[_AT[count]]), 0.0)
+
+    def copy(self) -> Predictions:
+        """Return sums of their own."""
+        return Predictions.from_bytes(self.to_bytes())
 
     def to_bytes(self) -> bytes:
         """Return the sums as bytes, without loss."""

@@ -96,6 +96,8 @@ class Pulse:
     def _serve(self, waiting: list[Future[None]]) -> None:
         error = self._try(self._step)
         if error is None:
+            if self.error is not None:
+                logger.info("%s goes on after %.1f s", self._name, time.monotonic() - self.done_at)
             self.done_at = time.monotonic()
         for future in waiting:
             if error is None:

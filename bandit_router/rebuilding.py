@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import sqlalchemy as sa
@@ -17,6 +18,7 @@ from bandit_router.log.checkpoints import drop_checkpoints
 from bandit_router.log.deciding import read_prompts, textless_ids, write_features
 from bandit_router.log.registration import (
     begin_generation,
+    hold,
     keep_extractor,
     read_registration,
     write_settings,
@@ -27,7 +29,8 @@ from bandit_router.values import Array
 from bandit_router.view import load_features
 
 _CHUNK = 256  # prompts that are encoded at once
-OTHERS_S = 5 * POLL_S  # how long other workers may go on with the old features
+OTHERS_S = 5 * POLL_S  # how long other workers go on with the old features, at the least
+LATE_PASSES = 20  # looks for what they decided meanwhile; one that finds nothing is the last
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,15 +77,18 @@ def rebuild(
     refuse = textless == "refuse" and features is not None
     vectors, bare = _encode(log, router, extractor, refuse=refuse, mean=textless == "mean")
     generation = committed(log.write(lambda c: _switch(c, router, extractor, vectors, now)))
+    began = time.monotonic()
     committed(learner.catch_up())
-    late: Mapping[str, Array] = {}
-    if extractor.spec != spec:
-        time.sleep(OTHERS_S)
+    encoded, patience = len(vectors) - bare, max(OTHERS_S, 2 * (time.monotonic() - began))
+    for _ in range(LATE_PASSES if extractor.spec != spec else 0):
+        time.sleep(patience)  # others fold too, and decide with the old features until they have
         late, _ = _encode(log, router, extractor, refuse=False, mean=textless == "mean")
-    if late:
-        generation = committed(log.write(lambda c: _switch(c, router, extractor, late, now)))
+        if not late:
+            break
+        switch = partial(_switch, router=router, extractor=extractor, vectors=late, now=now)
+        generation = committed(log.write(switch))
         committed(learner.catch_up())
-    encoded = len(vectors) + len(late) - bare
+        encoded += len(late)
     return Rebuilt(generation=generation, features=extractor.spec, encoded=encoded, textless=bare)
 
 
@@ -93,6 +99,7 @@ def _switch(
     vectors: Mapping[str, Array],
     now: float,
 ) -> int:
+    hold(connection, router)
     write_features(connection, extractor.version, vectors)
     if isinstance(extractor, FittedFeatures):
         keep_extractor(connection, extractor.version, extractor.to_bytes(), now)

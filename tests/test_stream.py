@@ -21,7 +21,7 @@ from bandit_router.log.registration import versions
 from bandit_router.store import Snapshot, open_store
 
 Open = Callable[..., Router]
-DECISIONS = int(os.environ.get("STREAM_DECISIONS", "600"))  # `make stream` plays 5,000
+DECISIONS = int(os.environ.get("STREAM_DECISIONS", "320"))  # `make stream` plays 5,000
 
 
 def test_embedded_beliefs_are_the_fold_of_the_log(url: str, open_router: Open) -> None:
@@ -57,7 +57,7 @@ def test_kill_9_of_one_worker_then_of_all_then_a_flushed_redis(
     ledgers: list[playing.Ledger] = []
     doors = lambda _: Remote(serving.url, patience_s=90.0)  # noqa: E731 - `serving` changes
     player = threading.Thread(
-        target=lambda: ledgers.append(playing.play(doors, DECISIONS // 3, seed=1)), daemon=True
+        target=lambda: ledgers.append(playing.play(doors, DECISIONS // 2, seed=1)), daemon=True
     )
     player.start()
     try:
@@ -104,14 +104,19 @@ def until_same(log_url: str, store_url: str, expected: dict[str, playing.Evidenc
 
 
 def assert_workers_agree(url: str) -> None:
-    """Whichever worker answers, it promises the same for one prompt."""
-    promises = set()
-    for _ in range(16):  # each connection may meet another worker: all meet one with 1/32,768
+    """Whichever worker answers, it promises the same for one prompt, once each has chosen its prior anew."""
+    until(lambda: len(promises(url)) == 1, "the workers do not agree", 20)
+
+
+def promises(url: str) -> set[tuple[object, ...]]:
+    """What 16 connections hear; that all of them meet one worker of two happens once in 32,768 times."""
+    found = set()
+    for _ in range(16):
         with httpx.Client(base_url=url, timeout=30) as client:
             answer = client.post("/v1/decisions", json={"prompt": "what do you think of me?"}).json()
         candidates = sorted((c["model"], c["mean"], c["std"]) for c in answer["candidates"])
-        promises.add(tuple((model, round(mean, 6), round(std, 6)) for model, mean, std in candidates))
-    assert len(promises) == 1
+        found.add(tuple((model, round(mean, 6), round(std, 6)) for model, mean, std in candidates))
+    return found
 
 
 def rows_of(url: str) -> int:

@@ -51,6 +51,9 @@ def bench(config: Config, rounds: int, path: Path | None) -> None:
         table.add_row(what, *(f"{value:.2f}" for value in _percentiles(seconds)))
     terminal.print(f"{rounds} feedbacks, one at a time, on {router!r}")
     terminal.print(table)
+    terminal.print(
+        "Zero: another worker knew before the acknowledgement. The bench's router stays in the log."
+    )
     if path is not None:
         rows = {"acknowledged_ms": _percentiles(acknowledged), "fresh_ms": _percentiles(fresh)}
         path.write_text(json.dumps({"rounds": rounds, "percentiles": PERCENTILES, **rows}))

@@ -32,7 +32,11 @@ def run(config: Config, *, once: bool) -> None:
     """Grade answers until interrupted; any number of these may run over one log."""
     with _judge(config) as grader:
         if once:
-            _show(asdict(grader.run_once()))
+            done = grader.run_once()
+            _show(asdict(done))
+            if done.put_back and not done.graded:
+                where = grader.settings.url
+                raise click.ClickException(f"{where} let nothing through: {done.put_back} answers wait")
             return
         leaving = threading.Event()
         for number in (signal.SIGINT, signal.SIGTERM):

@@ -55,7 +55,10 @@ def _prepared(config: Config, folder: Path) -> tuple[Config, bool]:
     with EventLog.open(place) as log:
         now = time.time()
         models, settings = config.models, config.settings
-        register(log, config.router, models, settings, apply=False, create=True, now=now)
+        found = register(log, config.router, models, settings, apply=False, create=True, now=now)
+        if not found.models:
+            known = "give them in --config, or by `bandit-router models put`"
+            click.secho(f"Router {config.router!r} has no models yet: {known}.", fg="red", err=True)
         keyed = any(key.valid(now) for key in log.read(read_keys))
         return replace(config, log=log.url), keyed
 

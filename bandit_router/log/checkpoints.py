@@ -24,9 +24,8 @@ def write_checkpoint(
     connection: sa.Connection, lens: Lens, state: Fold, generation: int, now: float
 ) -> None:
     """Keep a fold, and let go of those before the last two; refused when its generation is over."""
-    current = connection.execute(
-        sa.select(t.routers.c.generation).where(t.routers.c.name == lens.router)
-    ).scalar()
+    generations = sa.select(t.routers.c.generation).where(t.routers.c.name == lens.router)
+    current = connection.execute(generations.with_for_update(read=True)).scalar()  # and it stays
     if current != generation:
         return
     row = {

@@ -24,6 +24,8 @@ from bandit_router.log.tables import HEAD, routers
 logger = logging.getLogger(__name__)
 BUSY_TIMEOUT_S = 30.0  # how long SQLite waits for another process's lock
 CONNECT_S = 5  # how long a connection to PostgreSQL may take
+LOCK_S = 10  # how long a writer waits for a row before it tries its batch again
+IDLE_S = 300  # after which a transaction of a worker that stands still is ended
 POOL_S = 5.0  # how long one waits for a free connection
 _MIGRATING = 0x62616E646974  # the lock that migrating processes take in turn
 
@@ -96,7 +98,15 @@ def _sqlite(url: sa.URL) -> sa.Engine:
 def _postgresql(url: sa.URL) -> sa.Engine:
     if url.drivername == "postgresql":
         url = url.set(drivername="postgresql+psycopg")
-    patience = {"connect_timeout": CONNECT_S, "application_name": "bandit_router"}
+    patience = {
+        "connect_timeout": CONNECT_S,
+        "application_name": "bandit_router",
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 20_000,  # [ms]
+        "options": f"-c lock_timeout={LOCK_S}s -c idle_in_transaction_session_timeout={IDLE_S}s",
+    }
     arguments = {name: value for name, value in patience.items() if name not in url.query}
     engine = sa.create_engine(
         url, connect_args=arguments, pool_size=8, max_overflow=8, pool_timeout=POOL_S, pool_pre_ping=True
@@ -221,6 +231,7 @@ def upgrade(engine: sa.Engine) -> None:
     writing = engine.execution_options(writes=True)
     with translated("migrating"), unforked(), writing.begin() as connection:
         if engine.dialect.name == "postgresql":
+            connection.exec_driver_sql("SET LOCAL lock_timeout = 0")
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_MIGRATING})")
         command.upgrade(alembic_config(connection), "head")
     logger.info("log migrated to schema %s", HEAD)

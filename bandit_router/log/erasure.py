@@ -13,7 +13,7 @@ from bandit_router.log.checkpoints import drop_checkpoints, subtract_from_checkp
 from bandit_router.log.folding import Lens
 from bandit_router.log.hearing import find_decision, revise
 from bandit_router.log.pending import forget_pending
-from bandit_router.log.registration import begin_generation, versions
+from bandit_router.log.registration import begin_generation, hold, versions
 from bandit_router.log.rows import to_us
 from bandit_router.rewards import Metric
 
@@ -50,6 +50,7 @@ def forget_user(
     StaleGenerationError
         `lens` belongs to another generation than the log's, and would subtract what is not there.
     """
+    hold(connection, lens.router)  # no checkpoint and no settings come in between
     current = versions(connection, lens.router)
     if current is None or current[1] != generation:
         raise StaleGenerationError(
@@ -96,11 +97,11 @@ def _erase_words(
     said, c = t.feedback.c, t.decisions.c
     staying = sa.select(c.id).where(c.router == router, c.user.is_distinct_from(source))
     mine = (said.router == router, said.source == source, said.decision_id.in_(staying))
-    about = connection.execute(sa.select(said.decision_id).where(*mine).distinct()).scalars().all()
-    erased = connection.execute(sa.delete(t.feedback).where(*mine)).rowcount
-    for decision_id in about:
+    erasing = sa.delete(t.feedback).where(*mine).returning(said.decision_id)
+    erased = connection.execute(erasing).scalars().all()
+    for decision_id in sorted(set(erased)):
         revise(connection, find_decision(connection, router, decision_id), metrics, now)
-    return int(erased)
+    return len(erased)
 
 
 def expire_texts(connection: sa.Connection, router: str, before: float) -> int:

@@ -131,8 +131,11 @@ def late_rows(
     if not place.seen:
         return []
     c = table.c
-    between = sa.select(c.seq).where(c.router == router, c.seq > place.complete, c.seq <= place.last)
-    found = connection.execute(between.order_by(c.seq)).scalars()
+    between = (c.router == router, c.seq > place.complete, c.seq <= place.last)
+    count = sa.select(sa.func.count()).select_from(table).where(*between)
+    if connection.execute(count).scalar() == len(place.seen):
+        return []
+    found = connection.execute(sa.select(c.seq).where(*between).order_by(c.seq)).scalars()
     return [seq for seq in found if seq not in place.seen][:limit]
 
 

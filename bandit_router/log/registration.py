@@ -124,6 +124,7 @@ def write_settings(connection: sa.Connection, router: str, settings: Settings, n
 
 def fix_cost_unit(connection: sa.Connection, router: str, unit_usd: float, now: float) -> None:
     """Write down the dollars that a price weight is per, unless that was done before."""
+    hold(connection, router)
     found = read_registration(connection, router)
     if found is not None and found.settings.cost_unit_usd is None:
         write_settings(connection, router, replace(found.settings, cost_unit_usd=unit_usd), now)

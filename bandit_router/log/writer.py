@@ -31,7 +31,7 @@ BUSY_PATIENCE_S = 60.0  # how long a locked log is tried again
 PATIENCE_S = 90.0  # how long a caller waits for a commit before it hears that there was none
 
 
-_IN_THE_WAY = ("40001", "40P01")  # PostgreSQL: serialization failure, deadlock
+_IN_THE_WAY = ("40001", "40P01", "55P03")  # PostgreSQL: serialization failure, deadlock, lock timeout
 
 
 class _Item:

@@ -36,7 +36,7 @@ from bandit_router.service.health import Checkup, ReadyAnswer
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # where workers keep their counts, so that each can tell them all
 PREFIX = "bandit_router"
 OTHER = "other"  # stands for names that are not ours to bound
-SAMPLE_S = 5.0  # how often what is not counted is measured
+SAMPLE_S = 1.0  # how often what is not counted is measured
 JOIN_S = 60.0  # how often the log is asked how many decisions have feedback
 JOIN_AGE_S = 900.0  # decisions younger than that may still wait for their feedback
 JOIN_NEWEST = 2_000

@@ -15,6 +15,7 @@ from multiprocessing.context import SpawnProcess
 
 logger = logging.getLogger(__name__)
 
+ECHO_S = 0.5  # a signal to the process and to its group is one signal
 PAUSE_S = 1.0  # before a worker is started in place of one that could not begin to serve
 _SPAWN = multiprocessing.get_context("spawn")  # a fork would copy locks that threads hold
 _ENDING = {signal.SIGTERM, signal.SIGINT}
@@ -36,7 +37,7 @@ class _Worker:
 class Supervisor:
     """Starts workers, replaces those that die, and passes on signals.
 
-    SIGTERM and SIGINT end all workers: gently, until `drain_s` is over or the signal comes again. SIGHUP
+    SIGTERM and SIGINT end all workers: gently, until `drain_s` is over or the signal comes again later. SIGHUP
     replaces them one after another, each when its successor serves. All of them accept from one socket, so
     that what waits there is not lost with a worker. Workers end by themselves when the supervisor is killed.
 
@@ -74,7 +75,7 @@ class Supervisor:
         self._outdated: list[_Worker] = []  # to be replaced, one after another
         self._successor: _Worker | None = None  # starting, in place of the first of them
         self._stopped = self._told_ready = self._clean = False
-        self._start_at = 0.0
+        self._start_at = self._stopped_at = 0.0
 
     def run(self) -> int:
         """Supervise until told to end.
@@ -152,13 +153,13 @@ class Supervisor:
         elif number in _ENDING and not self._stopped:
             logger.info("%s: workers end within %g seconds", number.name, self._drain_s)
             self._stop()
-        elif number in _ENDING:
+        elif number in _ENDING and time.monotonic() - self._stopped_at > ECHO_S:
             logger.warning("%s again: workers are killed", number.name)
             self._clean = False
             self._kill_all()
 
     def _stop(self) -> None:
-        self._stopped = True
+        self._stopped, self._stopped_at = True, time.monotonic()
         self._stopping()
         for worker in self._workers:
             self._end(worker)

@@ -39,7 +39,7 @@ async def mock_model(model: str, messages: Messages) -> AsyncIterator[str]:
         yield f"{word} "
 
 
-def create_app(log: str = "sqlite:///chat.db", *, secret: bytes | None = None) -> FastAPI:
+def create_app(log: str = "sqlite:///example.db", *, secret: bytes | None = None) -> FastAPI:
     """Return the backend. Its workers share the log, and the secret that signs feedback tokens."""
     secret = secret or secrets.token_bytes(32)
     router = Router.open(log, models=MODELS)

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The whole loop with curl, against a running service:
 #
-#     bandit-router serve &
+#     bandit-router serve --config router.toml &
 #     docs/examples/curl.sh
 #
 # BASE is where it listens. KEY is a key with the scopes route and feedback; without one, the service must be
@@ -27,7 +27,7 @@ field() {
 
 echo "# Which model is to answer? The key makes a repeated request the same decision."
 decision=$(call POST /v1/decisions '{"prompt": "Explain quantum computing", "user": "user:42"}' \
-    --header "Idempotency-Key: $(date +%s)-$$")
+    --header "Idempotency-Key: $(date +%s)-$$") || { echo "$decision" >&2; exit 1; }
 echo "$decision"
 id=$(field id <<<"$decision")
 token=$(field feedback_token <<<"$decision")

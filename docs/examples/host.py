@@ -31,7 +31,7 @@ async def signed_in(x_user: Annotated[str, Header()]) -> Caller:
     return Caller(scopes=frozenset({"feedback"}), source=x_user)
 
 
-def create_host(log: str = "sqlite:///chat.db") -> FastAPI:
+def create_host(log: str = "sqlite:///host.db") -> FastAPI:
     """Return the backend."""
     router = Router.open(log, models=MODELS)
 

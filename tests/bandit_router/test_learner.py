@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -152,7 +154,7 @@ def test_features_of_another_version_do_not_count(
                 c.execute(sa.delete(t.checkpoints)),
             )
         ).result()
-    again = open_router()
+    again = open_router(store="memory://")  # not what Redis remembers
     assert counted(again) == 0
     assert "another version" in caplog.text
 
@@ -241,3 +243,73 @@ def test_health_tells_what_is_wrong(open_router: Open, monkeypatch: pytest.Monke
         assert router.health().log == "log: away"
         assert router.health().store is router.health().learning is None
     assert counted(router) == 0
+
+
+def heard(router: Router, rounds: int) -> None:
+    for _ in range(rounds):
+        router.feedback(router.choose("x").id, "thumb", True)
+
+
+def until_well(*routers: Router) -> None:
+    for _ in range(400):
+        if all(router.health().well for router in routers):
+            return
+        time.sleep(0.05)
+    pytest.fail(str([router.health() for router in routers]))
+
+
+def test_a_worker_that_began_alone_does_not_vouch_for_what_the_store_never_had(
+    url: str, open_router: Open, own_redis: RedisServer
+) -> None:
+    first = open_router(store=own_redis.url)
+    heard(first, 10)
+    own_redis.kill()  # it keeps all that it had
+    heard(first, 10)  # durable, and not handed over
+    first.close()
+    alone = open_router(store=own_redis.url)
+    assert alone.health().observations == 20
+    heard(alone, 1)
+    own_redis.start()
+    until_well(alone)
+    assert counted(alone) == counted(open_router(store=own_redis.url)) == 21
+
+
+def test_a_redis_that_comes_back_older_is_given_again_what_it_lost(
+    open_router: Open, own_redis: RedisServer, tmp_path: Path
+) -> None:
+    one, two = (open_router(store=own_redis.url) for _ in range(2))
+    heard(one, 10)
+    shutil.copytree(own_redis.folder, tmp_path / "older")
+    heard(one, 10)
+    heard(two, 5)
+    own_redis.kill()
+    heard(one, 1)
+    shutil.rmtree(own_redis.folder)
+    shutil.copytree(tmp_path / "older", own_redis.folder)
+    own_redis.start()
+    heard(one, 1)
+    until_well(one, two)
+    assert counted(one) == counted(two) == 27
+
+
+def test_whoever_chooses_meanwhile_sees_whole_beliefs(open_router: Open) -> None:
+    router = open_router()
+    talk(router, 5)
+    done, errors = threading.Event(), list[Exception]()
+
+    def choose() -> None:
+        while not done.is_set():
+            try:
+                router.choose("x")
+            except Exception as error:
+                errors.append(error)
+
+    threads = [threading.Thread(target=choose) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for _ in range(5):
+        router.rebuild()
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert errors == []

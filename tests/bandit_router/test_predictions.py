@@ -56,6 +56,19 @@ tellings = st.lists(
 )
 
 
+def test_one_overhead_does_not_blow_up_a_long_prompt() -> None:
+    """A chat adds a system prompt that the router does not see; that must not count for each token."""
+    told = Predictions()
+    short, long = Prompt(text="x" * 24), Prompt(text="x" * 200_000)
+    told.add(
+        "large", contribution(Outcome(input_tokens=812, output_tokens=240), short.input_tokens), at=NOW
+    )
+    model = Model("large", input_usd_per_mtok=2.5)
+    (cost,) = told.forecast([model], long).cost_usd
+    expected = model.cost_usd(long.input_tokens + 812 - short.input_tokens, 240)
+    assert cost == pytest.approx(expected)
+
+
 def test_before_any_outcome() -> None:
     forecast = Predictions().forecast([SMALL, LARGE], PROMPT)
     tokens = (PROMPT.input_tokens, ANSWER_TOKENS)
@@ -67,9 +80,9 @@ def test_before_any_outcome() -> None:
 def test_tokens_times_prices_by_hand() -> None:
     outcome = Outcome(input_tokens=200, output_tokens=50, latency_s=2.0)
     forecast = told(("small", outcome, 100.0, NOW)).forecast([SMALL, LARGE], PROMPT, max_tokens=1_000)
-    # small counts two tokens where we guess one; large is thought to answer as long as its sibling.
-    np.testing.assert_allclose(forecast.cost_usd, [(206 + 2 * 50) / 1e6, (1030 + 20 * 50) / 1e6])
-    np.testing.assert_allclose(forecast.worst_usd, [(206 + 2_000) / 1e6, (1030 + 20_000) / 1e6])
+    # small adds 100 tokens to what we guess; large is thought to answer as long as its sibling.
+    np.testing.assert_allclose(forecast.cost_usd, [(203 + 2 * 50) / 1e6, (1030 + 20 * 50) / 1e6])
+    np.testing.assert_allclose(forecast.worst_usd, [(203 + 2_000) / 1e6, (1030 + 20_000) / 1e6])
     assert forecast.latency_s.tolist() == [2.0, 2.0]
 
 

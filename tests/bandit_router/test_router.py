@@ -40,6 +40,11 @@ from bandit_router.pacing import ADVANCE
 Open = Callable[..., Router]
 
 
+EMBEDDED = pytest.mark.parametrize(
+    "log_url", ["sqlite"], indirect=True
+)  # refused before any log hears of it
+
+
 @pytest.fixture
 def url(log_url: str) -> str:
     """Each test here runs embedded (SQLite, memory) and on servers (PostgreSQL, Redis)."""
@@ -102,6 +107,7 @@ def test_messages_with_images_and_tools_are_safe(router: Router) -> None:
     assert kept[1] == messages[1]
 
 
+@EMBEDDED
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
@@ -418,6 +424,7 @@ def test_metrics_of_the_routers_own(open_router: Open) -> None:
     assert heard.reward.value == pytest.approx(0.5)
 
 
+@EMBEDDED
 @pytest.mark.parametrize(
     ("name", "value", "error"),
     [
@@ -446,6 +453,7 @@ def test_bad_feedback_is_refused_and_never_reaches_a_belief(
     assert router.beliefs()[decision.model]["n"] == 0
 
 
+@EMBEDDED
 @pytest.mark.parametrize(
     "at",
     [datetime(2026, 1, 1), datetime(9000, 1, 1, tzinfo=UTC), -1.0, float("nan"), "yesterday"],
@@ -651,6 +659,7 @@ def test_settings_changed_by_one_worker_are_used_by_all(open_router: Open) -> No
     wait_until(lambda: two.settings.policy == Greedy() and len(two.models) == 3)
 
 
+@EMBEDDED
 @pytest.mark.parametrize(
     "settings",
     [
