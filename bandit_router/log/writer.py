@@ -166,7 +166,7 @@ class Writer:
 
     def _refuse(self, batch: list[_Item], error: Exception) -> None:
         for item in batch:
-            refusal = LogUnavailableError(f"log: nothing was written: {reason(error)}")
+            refusal = LogUnavailableError(f"log: no commit: {reason(error)}")
             refusal.__cause__ = error
             item.future.set_exception(refusal)
 
