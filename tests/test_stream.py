@@ -21,7 +21,7 @@ from bandit_router.log.registration import versions
 from bandit_router.store import Snapshot, open_store
 
 Open = Callable[..., Router]
-DECISIONS = int(os.environ.get("STREAM_DECISIONS", "320"))  # `make stream` plays 5,000
+DECISIONS = int(os.environ.get("STREAM_DECISIONS", "240"))  # `make stream` plays 5,000
 
 
 def test_embedded_beliefs_are_the_fold_of_the_log(url: str, open_router: Open) -> None:

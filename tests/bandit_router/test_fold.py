@@ -218,7 +218,7 @@ class FadingLoop(Loop):
 
 
 _SIZE = settings(
-    max_examples=12, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=8, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestLoop = Loop.TestCase
 TestLoop.settings = _SIZE
@@ -257,7 +257,7 @@ def test_a_long_stream_equals_its_rebuild(url: str, half_life: timedelta | None)
         Router.open(url) as other,
     ):
         decisions, words = [], []
-        for i in range(150):
+        for i in range(100):
             decisions.append(router.choose(f"question number {i}", user=f"user:{i % 7}"))
             about = decisions[rng.integers(len(decisions))]
             name = ("thumb", "rating", "judge")[rng.integers(3)]
