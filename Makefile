@@ -36,7 +36,7 @@ floors: $(STAMP) ## who may import whom
 	$(BIN)/lint-imports
 
 tests: $(STAMP) ## tests and doctests, with branch coverage
-	$(BIN)/python -m pytest -n auto --cov --cov-report=term:skip-covered
+	$(BIN)/python -m pytest -n 3 --dist worksteal --cov --cov-report=term:skip-covered --durations=15
 
 stream: $(STAMP) ## one stream of 5,000 decisions, embedded and over HTTP (some minutes)
 	STREAM_DECISIONS=5000 $(BIN)/python -m pytest tests/test_stream.py --timeout=1800

@@ -36,7 +36,7 @@ class Chat:
     """The example, started as its reader starts it."""
 
     def __init__(self, folder: Path) -> None:
-        self.log = f"sqlite:///{folder / 'chat.db'}"
+        self.log = f"sqlite:///{folder / 'example.db'}"
         self.said = folder / "said"
         with self.said.open("wb") as said:
             self.process = subprocess.Popen(

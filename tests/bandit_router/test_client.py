@@ -516,7 +516,7 @@ REFUSED: list[tuple[Callable[[Any], object], type[Exception], str]] = [
     (capped, NoEligibleModelError, "no model is left"),
     (lambda c: c.choose("a", models=["nothing"]), ValueError, "nothing"),
     (lambda c: c.choose("a", user="two\nlines"), ValueError, "user"),
-    (lambda c: c.choose("a" * 5_000_000), ValueError, "body: expected at most"),
+    (lambda c: c.choose("a" * 9_000_000), ValueError, "body: expected at most"),
     (lambda c: c.feedback(c.choose("a").id, "thumb", 3), ValueError, "thumb"),
     (lambda c: c.feedback(None, "thumb", True), ValueError, "decision_id"),
 ]  # fmt: skip
