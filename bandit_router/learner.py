@@ -94,6 +94,8 @@ class Learner:
     view : View
     lock : Lock
         Held while beliefs or predictions change.
+    book : str
+        Under what the store keeps these beliefs.
     """
 
     def __init__(
@@ -106,6 +108,7 @@ class Learner:
     ) -> None:
         self.lock = threading.Lock()
         self.view: View
+        self.book: str
         self._log, self._store, self._router, self._clock = log, store, router, clock
         self._turn = threading.RLock()  # one thread at a time takes in what the store holds
         self._news_at, self._expired_at, self._swept_at = 0.0, -math.inf, -math.inf
@@ -210,6 +213,7 @@ class Learner:
         """Fold the log (its last checkpoint, or all of it, and the tail) into fresh beliefs."""
         for _ in range(JOIN_TRIES):
             registration = find_registration(self._log, self._router)
+            self.book = registration.book
             features = load_features(self._log, registration.settings.features)
             lens = lens_of(registration, features)
             state = self._fold(lens, registration.generation)
@@ -267,10 +271,10 @@ class Learner:
             beyond=frozenset(state.keys),
         )
         try:
-            found = self._store.read(self._router, generation=generation, after=None)
+            found = self._store.read(self.book, generation=generation, after=None)
             if not isinstance(found, Snapshot) or found.generation != generation:
-                self._store.replace(self._router, own)
-                found = self._store.read(self._router, generation=generation, after=None)
+                self._store.replace(self.book, own)
+                found = self._store.read(self.book, generation=generation, after=None)
         except StoreUnavailableError as error:
             self._store_error = error
             return replace(own, position=ALONE)
@@ -308,7 +312,7 @@ class Learner:
         new = 0
         if news.deltas or place.complete > since.complete:
             new = self._store.append(
-                self._router,
+                self.book,
                 news.deltas,
                 generation=generation,
                 complete=place.complete,
@@ -328,7 +332,7 @@ class Learner:
         while not self._closing.is_set():
             try:
                 position = ALONE if self._position is None else self._position
-                if self._store.wait(self._router, after=position, timeout_s=LISTEN_S):
+                if self._store.wait(self.book, after=position, timeout_s=LISTEN_S):
                     with self._turn:
                         self._learn()
             except StaleGenerationError:
@@ -342,7 +346,7 @@ class Learner:
     def _learn(self) -> frozenset[int] | None:
         """Take in what the store holds; return the keys of what was new, None where it was a snapshot."""
         generation, after = self.view.registration.generation, self._position
-        found = self._store.read(self._router, generation=generation, after=after)
+        found = self._store.read(self.book, generation=generation, after=after)
         if found is None:
             raise StaleGenerationError(f"store: it holds nothing of {self._router!r}")
         if isinstance(found, Snapshot):
@@ -410,7 +414,7 @@ class Learner:
     def _save(self) -> None:
         """Keep a checkpoint of what the store contains, and of the predictions beside it."""
         generation, lens, now = self.view.registration.generation, self.view.lens, self._clock()
-        snapshot = self._store.read(self._router, generation=generation, after=None)
+        snapshot = self._store.read(self.book, generation=generation, after=None)
         if not isinstance(snapshot, Snapshot) or snapshot.generation != generation:
             return
         state = Fold(

@@ -17,7 +17,7 @@ from playing import Embedded, Remote
 from serving import Serving, until
 
 from bandit_router import EventLog, Router, Uniform
-from bandit_router.log.registration import versions
+from bandit_router.log.registration import read_registration
 from bandit_router.store import Snapshot, open_store
 
 Open = Callable[..., Router]
@@ -82,9 +82,9 @@ def stored(log_url: str, store_url: str) -> dict[str, playing.Evidence]:
     """What the shared store holds."""
     store = open_store(store_url)
     with EventLog.open(log_url) as log:
-        found = log.read(lambda c: versions(c, "default"))
+        found = log.read(lambda c: read_registration(c, "default"))
     assert found is not None
-    snapshot = store.read("default", generation=found[1], after=None)
+    snapshot = store.read(found.book, generation=found.generation, after=None)
     store.close()
     assert isinstance(snapshot, Snapshot)
     return dict(snapshot.evidence)

@@ -21,6 +21,8 @@ class Registration:
 
     Attributes
     ----------
+    created_us : int
+        When it was made [us since 1970].
     revision : int
         Grows with every change of models or settings.
     generation : int
@@ -32,12 +34,18 @@ class Registration:
     """
 
     name: str
+    created_us: int
     revision: int
     generation: int
     settings: Settings
     models: tuple[Model, ...]
     retired: tuple[Model, ...] = ()
     born: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def book(self) -> str:
+        """Under what a store keeps its beliefs: those of another log's router have another name."""
+        return f"{self.name}@{self.created_us}"
 
     @property
     def known(self) -> dict[str, Model]:
@@ -65,7 +73,8 @@ def read_registration(connection: sa.Connection, router: str) -> Registration | 
     LogUnavailableError
         Its rows hold something that this program does not understand.
     """
-    found = versions(connection, router)
+    own = sa.select(t.routers).where(t.routers.c.name == router)
+    found = connection.execute(own).first()
     if found is None:
         return None
     c, s = t.models.c, t.settings.c
@@ -80,8 +89,9 @@ def read_registration(connection: sa.Connection, router: str) -> Registration | 
         raise LogUnavailableError(f"log: router {router!r}: {error}") from error
     return Registration(
         name=router,
-        revision=found[0],
-        generation=found[1],
+        created_us=found.created_us,
+        revision=found.revision,
+        generation=found.generation,
         settings=settings,
         models=tuple(model for retired, model in models if not retired),
         retired=tuple(model for retired, model in models if retired),

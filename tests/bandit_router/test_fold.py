@@ -75,7 +75,7 @@ def sums_of(router: Router) -> dict[str, Evidence]:
     router.beliefs()
     worker = router._worker
     generation = worker.learner.view.registration.generation
-    snapshot = worker.store.read(worker.plan.router, generation=generation, after=None)
+    snapshot = worker.store.read(worker.learner.book, generation=generation, after=None)
     assert isinstance(snapshot, Snapshot)
     return dict(snapshot.evidence)
 

@@ -313,3 +313,13 @@ def test_whoever_chooses_meanwhile_sees_whole_beliefs(open_router: Open) -> None
     for thread in threads:
         thread.join()
     assert errors == []
+
+
+def test_logs_that_share_a_redis_keep_to_themselves(
+    open_router: Open, redis_url: str, tmp_path: Path
+) -> None:
+    old = open_router(log=f"sqlite:///{tmp_path / 'old.db'}", store=redis_url)
+    heard(old, 5)
+    new = open_router(log=f"sqlite:///{tmp_path / 'new.db'}", store=redis_url)
+    heard(new, 2)
+    assert (counted(old), counted(new)) == (5, 2)
