@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -24,6 +25,14 @@ BODY = b'{"prompt": "hi"}'
 HEAD = b"POST /v1/decisions HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
 WHOLE = HEAD + b"content-length: 16\r\n\r\n" + BODY
 RECEIVE_S = 1.5
+
+
+def _sockets() -> int:
+    count = 0
+    for file in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):  # the one that lists them, or one that was just closed
+            count += str(file.readlink()).startswith("socket:")
+    return count
 
 
 class Running:
@@ -55,14 +64,14 @@ class Running:
         self._thread.join()
 
     def held(self) -> tuple[int, int, int, int]:
-        """Connections, requests under way, tasks, open files."""
+        """Connections, requests under way, tasks, open sockets; the log may open files of its own meanwhile."""
 
         async def tasks() -> int:
             return len(asyncio.all_tasks())
 
         state = self.server.server_state
         count = asyncio.run_coroutine_threadsafe(tasks(), self.loop).result(10)
-        return len(state.connections), len(state.tasks), count, len([*Path("/proc/self/fd").iterdir()])
+        return len(state.connections), len(state.tasks), count, _sockets()
 
     def settles(self, before: tuple[int, int, int, int]) -> None:
         """Nothing is left of what a test did."""
