@@ -233,9 +233,8 @@ class Learner:
                 predictions=state.predictions,
                 spent=self._spent(registration),
             )
-            self._begin(
-                snapshot, view
-            )  # whoever decides meanwhile sees the old view, or a whole new one
+            # Whoever decides meanwhile sees the old view, or a whole new one.
+            self._begin(snapshot, view)
             self._outcomes, self._unsaved = state.outcomes, 0
 
     def _fold(self, lens: Lens, generation: int) -> Fold:
