@@ -21,7 +21,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-HEAD = "0002"  # the newest migration, which this program reads and writes
+HEAD = "0003"  # the newest migration, which this program reads and writes
 
 metadata = MetaData(
     naming_convention={
@@ -148,6 +148,7 @@ feedback = Table(
     Column("at_us", BigInteger, nullable=False),  # when it was said
     Column("received_us", BigInteger, nullable=False),
     Column("retracted_us", BigInteger),
+    Column("share", Float(53)),  # how much of a full word it counts; null is all
     UniqueConstraint("id"),
     UniqueConstraint("decision_id", "key"),
     Index(None, "router", "source"),
@@ -189,6 +190,18 @@ checkpoints = Table(
     sqlite_autoincrement=True,
 )
 
+# How much of a rater's allowance is used: a source of feedback, or a key through which many speak.
+raters = Table(
+    "raters",
+    metadata,
+    Column("router", _NAME, primary_key=True),
+    Column("rater", _NAME, primary_key=True),
+    Column(
+        "used", Float(53), nullable=False
+    ),  # in full observations, as of `at_us`; it comes back with time
+    Column("at_us", BigInteger, nullable=False),
+)
+
 # Feedback about decisions that are too young to be visible yet: applied when they are.
 pending = Table(
     "pending",
@@ -216,6 +229,7 @@ keys = Table(
     Column("created_us", BigInteger, nullable=False),
     Column("expires_us", BigInteger),
     Column("revoked_us", BigInteger),
+    Column("influence", Float(53)),  # how much all words through it count at a time; null is any amount
     UniqueConstraint("hash"),
 )
 
