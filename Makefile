@@ -3,11 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+SEED ?= 1
+SEEDS ?= 1 2 3 4 5 6 7 8 9 10
+MINUTES ?= 3
 
-.PHONY: run test lint format types floors tests stream clean help
+.PHONY: run test lint format types floors tests stream chaos chaos-seeds mutants clean help
 
 help: ## say what there is
-	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/'
+	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/'
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
@@ -40,6 +43,17 @@ tests: $(STAMP) ## tests and doctests, with branch coverage
 
 stream: $(STAMP) ## one stream of 5,000 decisions, embedded and over HTTP (some minutes)
 	STREAM_DECISIONS=5000 $(BIN)/python -m pytest tests/test_stream.py --timeout=1800
+
+chaos: $(STAMP) ## inject faults, and prove that nothing is lost (SEED=1 MINUTES=3)
+	$(BIN)/bandit-router chaos --seed $(SEED) --minutes $(MINUTES)
+
+chaos-seeds: $(STAMP) ## the same for ten seeds; the last line says how many passed
+	@passed=0; for seed in $(SEEDS); do \
+		$(BIN)/bandit-router chaos --seed $$seed --minutes $(MINUTES) && passed=$$((passed + 1)); \
+	done; echo "$$passed of $(words $(SEEDS)) seeds passed"; test $$passed -eq $(words $(SEEDS))
+
+mutants: $(STAMP) ## faults in the program itself, which chaos must find (some minutes)
+	MUTANTS=1 $(BIN)/python -m pytest tests/simulations/chaos/test_mutants.py -s
 
 clean: ## remove what make set up
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* dist

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from bandit_router.errors import (
         AccessError,
+        ArchivedDecisionError,
+        ArchiveError,
         BanditRouterError,
         ClosedError,
         ConflictError,
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
         FormatError,
         LogUnavailableError,
         LogVersionError,
+        NewerFormatError,
         NoEligibleModelError,
         ServiceUnavailableError,
         SettingsError,
@@ -54,8 +57,10 @@ __version__ = "0.1.0"
 
 _ROOMS = {
     "errors": (
-        *("AccessError", "BanditRouterError", "ClosedError", "ConflictError", "FeaturesError"),
-        *("FormatError", "LogUnavailableError", "LogVersionError", "NoEligibleModelError"),
+        *("AccessError", "ArchiveError", "ArchivedDecisionError", "BanditRouterError"),
+        *("ClosedError", "ConflictError", "FeaturesError"),
+        *("FormatError", "LogUnavailableError", "LogVersionError", "NewerFormatError"),
+        "NoEligibleModelError",
         *("ServiceUnavailableError", "SettingsError", "StaleGenerationError"),
         *("StoreUnavailableError", "TableError", "UnknownDecisionError", "UnknownFeedbackError"),
         *("UnknownModelError", "UnknownRouterError"),
@@ -76,6 +81,8 @@ _ROOMS = {
 _ROOM = {name: room for room, names in _ROOMS.items() for name in names}
 __all__ = [  # written out, for type checkers
     "AccessError",
+    "ArchiveError",
+    "ArchivedDecisionError",
     "BanditRouterError",
     "Candidate",
     "ClosedError",
@@ -97,6 +104,7 @@ __all__ = [  # written out, for type checkers
     "MemoryStore",
     "Metric",
     "Model",
+    "NewerFormatError",
     "NoEligibleModelError",
     "Outcome",
     "Policy",

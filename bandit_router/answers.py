@@ -22,6 +22,8 @@ from starlette.responses import Response
 
 from bandit_router.bodies import read_json
 from bandit_router.errors import (
+    ArchivedDecisionError,
+    ArchiveError,
     BanditRouterError,
     ClosedError,
     ConflictError,
@@ -61,12 +63,14 @@ _KINDS = {
         Kind("not_allowed", 403, SCOPE),
         Kind("not_found", 404, REQUEST),
         Kind("unknown_decision", 404, REQUEST),
+        Kind("archived_decision", 404, REQUEST),
         Kind("unknown_feedback", 404, REQUEST),
         Kind("unknown_model", 404, REQUEST),
         Kind("unknown_router", 404, REQUEST),
         Kind("method_not_allowed", 405, REQUEST),
         Kind("too_slow", 408, REQUEST),
         Kind("conflict", 409, REQUEST),
+        Kind("archive_in_the_way", 409, REQUEST),
         Kind("too_large", 413, REQUEST),
         Kind("not_json", 415, REQUEST),
         Kind("invalid_value", 422, REQUEST),
@@ -81,10 +85,12 @@ _KINDS = {
 }
 _CODES: Mapping[type[Exception], str] = {
     UnknownDecisionError: "unknown_decision",
+    ArchivedDecisionError: "archived_decision",
     UnknownFeedbackError: "unknown_feedback",
     UnknownModelError: "unknown_model",
     UnknownRouterError: "unknown_router",
     ConflictError: "conflict",
+    ArchiveError: "archive_in_the_way",
     NoEligibleModelError: "no_eligible_model",
     SettingsError: "invalid_value",
     FeaturesError: "invalid_value",

@@ -12,10 +12,12 @@ from bandit_router.log.hearing import Word
 from bandit_router.log.rows import digest
 from bandit_router.preference import Preference
 from bandit_router.prompt import Prompt
+from bandit_router.pseudonyms import Pseudonyms
 from bandit_router.request import Request
-from bandit_router.rewards import COMMENT_LIMIT, Metric, find_metric
+from bandit_router.rewards import COMMENT_LIMIT, Channel, Metric, find_metric
 from bandit_router.values import check_name, check_time, check_vector, clean_text, utc
 
+JUDGE = "judge"  # the metric of whoever grades
 AHEAD_S = 86_400.0  # how far in the future a moment may lie, for clocks differ
 
 Messages = str | Sequence[Mapping[str, Any]]  # Any: JSON of OpenAI messages
@@ -43,11 +45,16 @@ class FeedbackArguments(TypedDict, total=False):
     comment: str | None
     at: datetime | float | str | None
     conversation: str | None
+    channel: Channel | None
 
 
 def read_request(
-    prompt: Messages | None, options: Mapping[str, Any]
-) -> Request:  # Any: of each option's type
+    prompt: Messages | None,
+    options: Mapping[str, Any],  # Any: of each option's own type
+    *,
+    pseudonyms: Pseudonyms | None = None,
+) -> Request:
+    """Return the request that the arguments of a choice make; `Router.choose` says what is raised."""
     _refuse_unknown("choose", options, ChooseArguments.__annotations__)
     if prompt is None and options.get("features") is None:
         raise TypeError("choose: expected a prompt, or features=")
@@ -56,6 +63,8 @@ def read_request(
         given["models"] = _names(given["models"])
     if "features" in given:
         given["features"] = check_vector("features", given["features"])
+    if "user" in given:
+        given["user"] = _known_as("user", given["user"], pseudonyms)
     seen = Prompt(text="") if prompt is None else Prompt.of(prompt)
     return Request(prompt=seen, said=_plain(prompt), **given)
 
@@ -98,10 +107,12 @@ def read_word(
     *,
     metrics: Mapping[str, Metric],
     now: float,
+    pseudonyms: Pseudonyms | None = None,
 ) -> Word:
     """Return the word that a feedback's arguments make; `Router.feedback` says what is raised."""
     _refuse_unknown("feedback", options, FeedbackArguments.__annotations__)
     source, key, comment, at = (options.get(option) for option in ("source", "key", "comment", "at"))
+    people = None if name == JUDGE else pseudonyms  # who grades is a model, not a user
     conversation = options.get("conversation")
     if (decision_id is None) == (conversation is None):
         raise TypeError("feedback: expected either a decision_id or a conversation")
@@ -113,12 +124,25 @@ def read_word(
         conversation=None if conversation is None else check_name("conversation", conversation),
         name=name,
         value=find_metric(metrics, name).check(name, value),
-        source=None if source is None else check_name("source", source),
+        source=None if source is None else _known_as("source", source, people),
         key=None if key is None else check_name("key", key),
         comment=None if comment is None else clean_text("comment", comment, COMMENT_LIMIT),
         at=said,
         received=now,
+        channel=_channel(options.get("channel")),
     )
+
+
+def _known_as(what: str, name: object, pseudonyms: Pseudonyms | None) -> str:
+    """What a user or a source is kept as: from here on nobody knows their name."""
+    checked = check_name(what, name)
+    return str(checked if pseudonyms is None else pseudonyms.of(checked))
+
+
+def _channel(value: object) -> Channel | None:
+    if value is not None and not isinstance(value, Channel):
+        raise TypeError(f"channel: expected a Channel, got {type(value).__name__}")
+    return value
 
 
 def _refuse_unknown(

@@ -16,8 +16,11 @@ COMMANDS = {
     "migrate": "Bring a log's schema up to date.",
     "models": "Show, add, change or retire a router's models.",
     "keys": "Make, show or revoke the keys of the service.",
+    "doctor": "Look at all that a service needs, and say what is wrong.",
     "rebuild": "Fold a router's beliefs again from its log.",
+    "retention": "Archive old decisions to files; erase users from these.",
     "bench": "Measure how soon another worker knows of a feedback.",
+    "chaos": "Inject faults, and prove that nothing is lost and nothing doubled.",
     "judge": "Let a judge model grade a sampled share of the answers.",
 }
 

@@ -13,13 +13,13 @@ from bandit_router.choosing import Mask, Offer, eligible, reason_for, weigh
 from bandit_router.errors import NoEligibleModelError, UnknownModelError
 from bandit_router.events import Decision, new_id
 from bandit_router.learner import Learner
-from bandit_router.log import EventLog
-from bandit_router.log.deciding import Turn, find_turn
+from bandit_router.log.deciding import Turn
 from bandit_router.pacing import Pacer
 from bandit_router.policies import draw
 from bandit_router.predictions import Predictions
 from bandit_router.prompt import Prompt
 from bandit_router.request import Request
+from bandit_router.tracing import span
 from bandit_router.values import Array
 from bandit_router.view import View
 
@@ -35,8 +35,6 @@ class Decider:
     ----------
     learner : Learner
         Keeps beliefs, predictions and settings up to date.
-    log : EventLog
-        Where conversations that this worker has not heard of are looked up.
     rng : Generator
         Draws the models.
     clock : callable
@@ -46,19 +44,26 @@ class Decider:
     def __init__(
         self,
         learner: Learner,
-        log: EventLog,
         *,
         rng: np.random.Generator,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._learner, self._log, self._rng, self._clock = learner, log, rng, clock
+        self._learner, self._rng, self._clock = learner, rng, clock
         self._turns: OrderedDict[str, Turn] = OrderedDict()
         self._generation = learner.view.registration.generation
         self._purse = _Purse()
         self._lock = threading.Lock()
 
-    def decide(self, request: Request) -> Decision:
+    def decide(self, request: Request, turn: Turn | None = None, *, degraded: bool = False) -> Decision:
         """Return the decision for a request; nothing is logged or remembered yet (`accept`).
+
+        Parameters
+        ----------
+        request : Request
+        turn : Turn, optional
+            The draw that its conversation holds to.
+        degraded : bool
+            Something that it should go by could not be looked up.
 
         Raises
         ------
@@ -72,11 +77,14 @@ class Decider:
         view = self._learner.view
         _check_models(request, view)
         ready, settings = request.features, view.registration.settings
-        x = view.features.extract(request.prompt) if ready is None else view.features.ready(ready)
+        with span("features", version=view.features.version):
+            x = view.features.extract(request.prompt) if ready is None else view.features.ready(ready)
         unit = self._cost_unit(view, request)
-        everything = self._offer(view, request, x, unit)
+        with span("beliefs"):
+            everything = self._offer(view, request, x, unit)
         left = eligible(everything, request)
-        turn = self._holding(request, view, everything, left)
+        if turn is not None and not _may_serve(turn, everything, left):
+            turn = None
         if turn is not None:
             left = left & np.array([model.name == turn.model for model in everything.models])
         offer = everything.only(left)
@@ -89,7 +97,7 @@ class Decider:
             router=view.registration.name,
             model=offer.models[k].name,
             probability=float(p[k]),
-            reason=reason_for(offer, k, pacer) if turn is None else "sticky",
+            reason="degraded" if degraded else "sticky" if turn else reason_for(offer, k, pacer),
             policy=settings.policy.spec,
             candidates=offer.candidates(p),
             at=at,
@@ -108,15 +116,9 @@ class Decider:
         if decision.duplicate:
             return
         with self._lock:
-            if decision.conversation is not None and decision.reason != "sticky":
+            if decision.conversation is not None and decision.conversation_head is None:
                 self._keep(decision.conversation, Turn(head=decision.id, model=decision.model))
             self._purse.charge(decision.id, decision.predicted_usd or 0.0)
-
-    def _holding(self, request: Request, view: View, offer: Offer, left: Mask) -> Turn | None:
-        """The draw that this turn of a conversation repeats, if its model may serve."""
-        turn = self._turn(request.conversation) if view.registration.settings.sticky else None
-        may_serve = {model.name for model, kept in zip(offer.models, left, strict=True) if kept}
-        return turn if turn is not None and turn.model in may_serve else None
 
     def _offer(self, view: View, request: Request, x: Array, unit: float | None) -> Offer:
         models = view.registration.models
@@ -148,24 +150,25 @@ class Decider:
         typical = Predictions().forecast(view.registration.models, _TYPICAL)
         return float(typical.cost_usd.max()) or None
 
-    def knows(self, conversation: str | None) -> bool:
-        """Whether a decision needs nothing from the log."""
-        return conversation is None or conversation in self._turns
+    @property
+    def holds(self) -> bool:
+        """Whether the turns of a conversation repeat its first draw."""
+        return self._learner.view.registration.settings.sticky
 
-    def _turn(self, conversation: str | None) -> Turn | None:
-        if conversation is None:
-            return None
+    def recall(self, conversation: str) -> Turn | None:
+        """Return the draw that a conversation holds to, as this worker knows it."""
         with self._lock:
             self._forget_erased()
             if conversation in self._turns:
                 self._turns.move_to_end(conversation)
-                return self._turns[conversation]
-        router = self._learner.view.registration.name
-        found = self._log.read(lambda connection: find_turn(connection, router, conversation))
-        if found is not None:
+            return self._turns.get(conversation)
+
+    def remember(self, conversation: str, turn: Turn | None) -> Turn | None:
+        """Keep in mind, and return, the draw that a conversation holds to, as the log has it."""
+        if turn is not None:
             with self._lock:
-                self._keep(conversation, found)
-        return found
+                self._keep(conversation, turn)
+        return turn
 
     def _forget_erased(self) -> None:
         """A new generation may mean that users were erased, and conversations with them."""
@@ -237,6 +240,11 @@ def _pacer(budget_usd: float, models: tuple[str, ...], spent: tuple[int, float])
     pacer = Pacer(budget_usd, len(models))
     pacer.paid, pacer.spent_usd = spent
     return pacer
+
+
+def _may_serve(turn: Turn, offer: Offer, left: Mask) -> bool:
+    """Whether the draw that a conversation holds to may be repeated."""
+    return any(kept and model.name == turn.model for model, kept in zip(offer.models, left, strict=True))
 
 
 def _check_models(request: Request, view: View) -> None:

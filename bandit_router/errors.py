@@ -4,6 +4,7 @@
 
     BanditRouterError
     ├── UnknownDecisionError        (KeyError)    no such decision
+    │   └── ArchivedDecisionError                 it was archived: nothing more can be said about it
     ├── UnknownFeedbackError        (KeyError)    no such feedback
     ├── UnknownModelError           (KeyError)    no such model in this router
     ├── UnknownRouterError          (KeyError)    no such router in this log
@@ -11,8 +12,10 @@
     ├── ConflictError                             same key, other body
     ├── SettingsError               (ValueError)  a setting, a SPEC or a config file is wrong
     ├── FeaturesError               (ValueError)  a vector or artefact does not fit
-    ├── FormatError                 (ValueError)  bytes that are not ours, damaged, or of a newer version
+    ├── FormatError                 (ValueError)  bytes that are not ours, or damaged
+    │   └── NewerFormatError                      ... that a newer version of this program wrote
     ├── TableError                  (ValueError)  a full-information table is malformed
+    ├── ArchiveError                              an archive is damaged, out of reach, or in the way
     ├── StoreUnavailableError                     the shared store does not answer
     ├── StaleGenerationError                      the beliefs were folded anew meanwhile
     ├── LogUnavailableError                       the log cannot be read or written
@@ -37,6 +40,10 @@ class BanditRouterError(Exception):
 
 class UnknownDecisionError(BanditRouterError, KeyError):
     """Raised when no decision of this router has the given id."""
+
+
+class ArchivedDecisionError(UnknownDecisionError):
+    """Raised when a decision has left the log for an archive, so that nothing more can be said about it."""
 
 
 class UnknownFeedbackError(BanditRouterError, KeyError):
@@ -68,11 +75,19 @@ class FeaturesError(BanditRouterError, ValueError):
 
 
 class FormatError(BanditRouterError, ValueError):
-    """Raised when bytes are not ours, are damaged, or come from a newer version."""
+    """Raised when bytes are not ours, or are damaged."""
+
+
+class NewerFormatError(FormatError):
+    """Raised when bytes come from a newer version of this program."""
 
 
 class TableError(BanditRouterError, ValueError):
     """Raised when a full-information table is malformed."""
+
+
+class ArchiveError(BanditRouterError):
+    """Raised when an archive, or what is believed because of it, is damaged, out of reach, or in the way."""
 
 
 class StoreUnavailableError(BanditRouterError):

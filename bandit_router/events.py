@@ -30,6 +30,18 @@ def new_id(at: float | None = None) -> str:
     return str(uuid.UUID(int=value))
 
 
+def id_floor(at: float) -> str:
+    """Return a text that no UUIDv7 of that time or later sorts before, and every earlier one does.
+
+    Examples
+    --------
+    >>> id_floor(1_000.0) <= new_id(1_000.0) < id_floor(1_000.001)
+    True
+    """
+    milliseconds = min(max(int(at * 1000), 0), (1 << 48) - 1)
+    return str(uuid.UUID(int=milliseconds << 80))
+
+
 def id_time(identifier: str) -> float | None:
     """Return the time that a UUIDv7 carries [s since 1970], or None if it is not one."""
     try:

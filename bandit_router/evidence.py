@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import blas
 
-from bandit_router.errors import FormatError
+from bandit_router.errors import FormatError, NewerFormatError
 from bandit_router.values import Array, check_number, check_vector
 
 FEATURE_LIMIT = 1e6  # beyond it, squares and sums of squares would lose what is small
@@ -225,6 +225,13 @@ class Evidence:
         twin.merge(self)
         return twin
 
+    def plain(self, dim: int) -> Evidence:
+        """Return the sums that the same rewards give where every ``x`` is the constant feature alone."""
+        plain = Evidence(dim, half_life=self.half_life)
+        plain._triangle[0, 0], plain.b[0] = self.n, self.b[0]
+        plain.epoch, plain.c, plain.n = self.epoch, self.c, self.n
+        return plain
+
     def fading(self, at: float) -> float:
         """Return what all sums must be multiplied by to be as of `at` [s]."""
         if self.half_life is None:
@@ -268,6 +275,8 @@ class Evidence:
         if len(data) < _HEADER.size or data[:4] != _MAGIC:
             raise FormatError("evidence: these bytes are not evidence")
         _, version, dim, half_life, epoch, c, n = _HEADER.unpack_from(data)
+        if version > _VERSION:
+            raise NewerFormatError(f"evidence: expected format version {_VERSION}, got {version}")
         if version != _VERSION:
             raise FormatError(f"evidence: expected format version {_VERSION}, got {version}")
         if len(data) != _HEADER.size + 8 * (dim + dim * (dim + 1) // 2):
@@ -320,6 +329,8 @@ def evidence_from_bytes(data: bytes) -> dict[str, Evidence]:
     evidence: dict[str, Evidence] = {}
     try:
         magic, version, count = struct.unpack_from("<4sHI", data)
+        if magic == b"BRES" and version > _VERSION:
+            raise NewerFormatError(f"evidence: expected format version {_VERSION}, got {version}")
         if magic != b"BRES" or version != _VERSION:
             raise FormatError(f"evidence: expected format version {_VERSION}")
         at = struct.calcsize("<4sHI")

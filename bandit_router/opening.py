@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import Any, TypedDict
 
 import sqlalchemy as sa
@@ -13,14 +15,16 @@ from bandit_router.errors import FeaturesError, SettingsError
 from bandit_router.events import Model
 from bandit_router.features import FeatureExtractor, FittedFeatures, features_from_spec
 from bandit_router.log import EventLog, registration
+from bandit_router.log.bases import has_bases
 from bandit_router.log.deciding import has_decisions
 from bandit_router.log.registration import Registration
 from bandit_router.log.writer import committed
 from bandit_router.policies import Policy
 from bandit_router.preference import Preference
-from bandit_router.rebuilding import known_extractor
+from bandit_router.rebuilding import Refolded, faded, known_extractor, take_over
 from bandit_router.rewards import Metric
 from bandit_router.settings import Settings, TextPolicy
+from bandit_router.view import lens_of
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +43,7 @@ class SettingsArguments(TypedDict, total=False):
     text_retention: timedelta | None
     sticky: bool
     metrics: Mapping[str, Metric]
+    rater_limit: float | None
 
 
 def register(
@@ -64,19 +69,20 @@ def register(
         names = ", ".join(log.read(registration.router_names)) or "none at all"
         raise SettingsError(f"the log has no router {name!r}; it has {names}")
 
-    def job(connection: sa.Connection) -> Registration:
+    def job(connection: sa.Connection, others: Sequence[Refolded]) -> Registration:
         fresh = registration.versions(connection, name) is None
         if fresh:
             registration.create_router(connection, name, models, Settings(), now)
         if fresh or apply:
-            configure_router(connection, name, settings, now)
+            configure_router(connection, name, settings, now, others)
         if apply and models and not fresh:
             _put_all(connection, name, models)
         found = registration.read_registration(connection, name)
         assert found is not None
         return found
 
-    found = committed(log.write(job))
+    with faded(log, name, settings if apply else {}) as others:
+        found = committed(log.write(partial(job, others=others)))
     _warn_of_differences(found, models, settings)
     return found
 
@@ -135,8 +141,14 @@ def configure_router(
     name: str,
     settings: Mapping[str, Any],  # of each setting's own type
     now: float,
+    others: Sequence[Refolded] = (),
 ) -> None:
     """Change settings of a router; a new half-life, or other features, begin a new generation.
+
+    Parameters
+    ----------
+    others : sequence of Refolded
+        What was archived, with the new half-life.
 
     Raises
     ------
@@ -144,6 +156,8 @@ def configure_router(
         No such setting, or a bad value.
     FeaturesError
         The router has decisions with other features: those go through `rebuild`.
+    StaleGenerationError
+        More was archived meanwhile.
     """
     registration.hold(connection, name)
     found = registration.read_registration(connection, name)
@@ -162,6 +176,9 @@ def configure_router(
     registration.write_settings(connection, name, changed, now)
     refold = ("half_life", "features")
     if any(getattr(changed, setting) != getattr(found.settings, setting) for setting in refold):
+        if has_bases(connection, name):  # else it might be a new router's first features
+            extractor = _extractor(connection, changed.features)
+            take_over(connection, lens_of(replace(found, settings=changed), extractor), others)
         registration.begin_generation(connection, name)
 
 

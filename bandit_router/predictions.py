@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bandit_router.errors import FormatError
+from bandit_router.errors import FormatError, NewerFormatError
 from bandit_router.events import Model, Outcome
 from bandit_router.prompt import Prompt
 from bandit_router.values import Array
@@ -105,6 +105,15 @@ class Predictions:
         known = self.sums.setdefault(model, np.zeros(len(_FIELDS)))
         known += sign * np.where(_FADES, math.exp2(max(age, -1000.0)), 1.0) * amounts
 
+    def merge(self, other: Predictions, *, sign: float = 1.0) -> None:
+        """Add (or with ``sign=-1`` subtract) all of another's sums, in place."""
+        if other.epoch > self.epoch:
+            self._move(other.epoch)
+        shrink = math.ldexp(1.0, max(other.epoch - self.epoch, -2000))
+        for model, sums in other.sums.items():
+            known = self.sums.setdefault(model, np.zeros(len(_FIELDS)))
+            known += sign * np.where(_FADES, shrink, 1.0) * sums
+
     def _move(self, epoch: int) -> None:
         shrink = math.ldexp(1.0, max(self.epoch - epoch, -2000))
         for sums in self.sums.values():
@@ -184,6 +193,8 @@ class Predictions:
         predictions = cls()
         try:
             magic, version, count, predictions.epoch = _HEADER.unpack_from(data)
+            if magic == _MAGIC and version > _VERSION:
+                raise NewerFormatError(f"predictions: expected format version {_VERSION}, got {version}")
             if magic != _MAGIC or version != _VERSION:
                 raise FormatError(f"predictions: expected format version {_VERSION}")
             at = _HEADER.size

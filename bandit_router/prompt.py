@@ -91,7 +91,7 @@ class _Turn:
             raise TypeError(f"{where}: expected an object, got {type(message).__name__}")
         role = message.get("role")
         if not isinstance(role, str) or not role:
-            raise ValueError(f"{where}.role: expected a text, got {role!r:.40}")
+            raise ValueError(f"{where}.role: expected a text, got {type(role).__name__}")
         parts = _parts(message.get("content"), f"{where}.content")
         kinds = [str(part.get("type")) for part in parts]
         calls = message.get("tool_calls") or ()

@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 
 from bandit_router.errors import BanditRouterError, ClosedError
 
 logger = logging.getLogger(__name__)
-PAUSE_S = 1.0  # before it is tried again after an error
+PAUSE_S = 0.25  # before it is tried again after an error
 
 
 class Pulse:
@@ -52,25 +52,45 @@ class Pulse:
         self._name, self._step, self._rest, self._leave = name, step, rest, leave
         self._every_s = every_s
         self._asked = threading.Condition()
-        self._waiting: list[Future[None]] = []
+        self._waiting: list[_Asked] = []
         self._closed = False
         self._thread = threading.Thread(target=self._run, name=f"bandit-router {name}", daemon=True)
         self._thread.start()
 
-    def ask(self) -> Future[None]:
+    def ask(self, *, patient: bool = True) -> Future[None]:
         """Ask for a step that begins after now; the future is done when it is.
+
+        Parameters
+        ----------
+        patient : bool
+            False: when the step that goes on now fails, that is the answer, and no other step is waited for.
 
         Raises
         ------
         ClosedError
         """
-        future: Future[None] = Future()
+        asked = _Asked(patient)
         with self._asked:
-            if self._closed:
-                raise ClosedError("the router was closed")
-            self._waiting.append(future)
+            self.check()
+            self._waiting.append(asked)
             self._asked.notify()
-        return future
+        return asked.future
+
+    def refuse(self, error: Exception, waiting: Sequence[_Asked] = ()) -> None:
+        """Answer all who are not patient, and some more: what a step would meet is known."""
+        known = error if isinstance(error, BanditRouterError) else BanditRouterError(str(error))
+        for asked in (*waiting, *self._hasty()):
+            asked.future.set_exception(known)
+
+    def check(self) -> None:
+        """See that it goes on.
+
+        Raises
+        ------
+        ClosedError
+        """
+        if self._closed:
+            raise ClosedError("the router was closed")
 
     def close(self) -> None:
         """Do one more step, leave, and stop."""
@@ -88,24 +108,30 @@ class Pulse:
                     self._asked.wait(PAUSE_S if self.error else self._every_s)
                 waiting, self._waiting = self._waiting, []
                 closing = self._closed
-            self._serve([future for future in waiting if future.set_running_or_notify_cancel()])
+            self._serve([asked for asked in waiting if asked.future.set_running_or_notify_cancel()])
             if closing:
                 self._try(self._leave)
                 return
 
-    def _serve(self, waiting: list[Future[None]]) -> None:
+    def _serve(self, waiting: list[_Asked]) -> None:
         error = self._try(self._step)
         if error is None:
             if self.error is not None:
                 logger.info("%s goes on after %.1f s", self._name, time.monotonic() - self.done_at)
             self.done_at = time.monotonic()
-        for future in waiting:
-            if error is None:
-                future.set_result(None)
-            else:
-                known = isinstance(error, BanditRouterError)
-                future.set_exception(error if known else BanditRouterError(str(error)))
+            for asked in waiting:
+                asked.future.set_result(None)
+        else:
+            self.error = error  # who asks from now on is told so
+            self.refuse(error, waiting)
         self.error = error or self._try(self._rest)
+
+    def _hasty(self) -> list[_Asked]:
+        """Who asked meanwhile and does not wait for another step."""
+        with self._asked:
+            hasty = [asked for asked in self._waiting if not asked.patient]
+            self._waiting = [asked for asked in self._waiting if asked.patient]
+        return [asked for asked in hasty if asked.future.set_running_or_notify_cancel()]
 
     def _try(self, do: Callable[[], None]) -> Exception | None:
         try:
@@ -116,3 +142,13 @@ class Pulse:
                 logger.warning("%s waits: %s", self._name, error, exc_info=unforeseen)
             return error
         return None
+
+
+class _Asked:
+    """Somebody who waits for a step."""
+
+    __slots__ = ("future", "patient")
+
+    def __init__(self, patient: bool) -> None:
+        self.future: Future[None] = Future()
+        self.patient = patient

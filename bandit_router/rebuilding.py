@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from functools import partial
+from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
 
-from bandit_router.errors import FeaturesError, SettingsError
+from bandit_router.errors import ArchiveError, FeaturesError, SettingsError, StaleGenerationError
 from bandit_router.features import FeatureExtractor, FittedFeatures, HashedFeatures, VectorFeatures
 from bandit_router.learner import POLL_S, Learner
 from bandit_router.log import EventLog
+from bandit_router.log.archive import Archive, alone, as_json, readable
+from bandit_router.log.archiving import Entry, move_on, read_entries, read_entry, start_over
+from bandit_router.log.bases import Base, read_bases, write_base
 from bandit_router.log.checkpoints import drop_checkpoints
 from bandit_router.log.deciding import read_prompts, textless_ids, write_features
+from bandit_router.log.lens import Lens
+from bandit_router.log.reencoding import Reencoder
+from bandit_router.log.refolding import refold
 from bandit_router.log.registration import (
     begin_generation,
     hold,
@@ -25,8 +34,9 @@ from bandit_router.log.registration import (
 )
 from bandit_router.log.writer import committed
 from bandit_router.prompt import Prompt
+from bandit_router.retention import archive_of
 from bandit_router.values import Array
-from bandit_router.view import load_features
+from bandit_router.view import find_registration, lens_of, load_features
 
 _CHUNK = 256  # prompts that are encoded at once
 OTHERS_S = 5 * POLL_S  # how long other workers go on with the old features, at the least
@@ -76,18 +86,26 @@ def rebuild(
         extractor = known_extractor(features)
     refuse = textless == "refuse" and features is not None
     vectors, bare = _encode(log, router, extractor, refuse=refuse, mean=textless == "mean")
-    generation = committed(log.write(lambda c: _switch(c, router, extractor, vectors, now)))
+    lens = lens_of(find_registration(log, router), extractor)
+    archived = Reencoder(
+        router=router, version=extractor.version, dim=extractor.dim, encode=extractor.extract_many
+    )
+    with refolded(log, lens, reencoder=archived, textless=textless) as others:
+        switch = partial(_switch, router=router, extractor=extractor, vectors=vectors, now=now)
+        generation = committed(log.write(partial(switch, lens=lens, others=others)))
+    bare += archived.textless
     began = time.monotonic()
-    committed(learner.catch_up())
-    encoded, patience = len(vectors) - bare, max(OTHERS_S, 2 * (time.monotonic() - began))
+    learner.take_up()
+    encoded = len(vectors) + archived.encoded - bare
+    patience = max(OTHERS_S, 2 * (time.monotonic() - began))
     for _ in range(LATE_PASSES if extractor.spec != spec else 0):
         time.sleep(patience)  # others fold too, and decide with the old features until they have
         late, _ = _encode(log, router, extractor, refuse=False, mean=textless == "mean")
         if not late:
             break
         switch = partial(_switch, router=router, extractor=extractor, vectors=late, now=now)
-        generation = committed(log.write(switch))
-        committed(learner.catch_up())
+        generation = committed(log.write(partial(switch, lens=lens, others=())))
+        learner.take_up()
         encoded += len(late)
     return Rebuilt(generation=generation, features=extractor.spec, encoded=encoded, textless=bare)
 
@@ -98,8 +116,12 @@ def _switch(
     extractor: FeatureExtractor,
     vectors: Mapping[str, Array],
     now: float,
+    lens: Lens,
+    others: Sequence[Refolded],
 ) -> int:
     hold(connection, router)
+    start_over(connection)  # whoever is archiving copies rows that change
+    take_over(connection, lens, others)
     write_features(connection, extractor.version, vectors)
     if isinstance(extractor, FittedFeatures):
         keep_extractor(connection, extractor.version, extractor.to_bytes(), now)
@@ -109,6 +131,122 @@ def _switch(
         write_settings(connection, router, replace(found.settings, features=extractor.spec), now)
     drop_checkpoints(connection, router)
     return begin_generation(connection, router)
+
+
+# -- what was archived ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refolded:
+    """What an archive has taught, seen through another lens; and its files, where they had to be rewritten."""
+
+    entry: Entry
+    archive: Archive
+    base: Base
+
+
+@contextmanager
+def refolded(
+    log: EventLog, lens: Lens, *, reencoder: Reencoder | None = None, textless: str = "refuse"
+) -> Iterator[list[Refolded]]:
+    """Refold what was archived for another lens; the files are held meanwhile, and what is not theirs goes.
+
+    Raises
+    ------
+    ArchiveError, FeaturesError
+        Files are out of reach, or have no text to encode again; the message counts the decisions.
+    """
+    misfits = [base for base in log.read(partial(read_bases, router=lens.router)) if not base.fits(lens)]
+    entries = {entry.id: entry for entry in log.read(read_entries)}
+    with ExitStack() as held:
+        for folder in sorted({entries[base.archive].folder for base in misfits}):
+            if folder.is_dir():
+                held.enter_context(alone(folder))
+        try:
+            found = [_refolded(entries[b.archive], b, lens, reencoder) for b in misfits]
+            _check_reached(found, misfits, reencoder, refuse=textless == "refuse")
+            yield [
+                one or _plainly(entries[b.archive], b, lens)
+                for one, b in zip(found, misfits, strict=True)
+            ]
+        finally:
+            for base in misfits:
+                entry = log.read(partial(read_entry, identifier=base.archive))
+                if entry is not None and entry.folder.is_dir():
+                    archive_of(entry).sweep()
+
+
+@contextmanager
+def faded(
+    log: EventLog, router: str, settings: Mapping[str, Any]
+) -> Iterator[list[Refolded]]:  # Any: of each setting's own type
+    """As `refolded`, for settings that may have another half-life."""
+    half_life = settings.get("half_life", ...)
+    known = log.read(partial(read_registration, router=router))
+    if known is None or not isinstance(half_life, timedelta | None):
+        yield []
+        return
+    lens = lens_of(known, load_features(log, known.settings.features))
+    half_life_s = None if half_life is None else half_life.total_seconds()
+    with refolded(log, replace(lens, half_life_s=half_life_s)) as found:
+        yield found
+
+
+def _refolded(entry: Entry, old: Base, lens: Lens, reencoder: Reencoder | None) -> Refolded | None:
+    archive = archive_of(entry)
+    if not (readable() and archive.reachable()):
+        return None
+    archive.check()
+    plain = old.plain
+    if old.features_version != lens.features_version and reencoder is not None:
+        archive, plain = reencoder.rewrite(archive, number=entry.revision), False
+    base = refold(archive, lens, before=old.before, since=old.since, plain=plain)
+    return Refolded(entry=entry, archive=archive, base=base)
+
+
+def _plainly(entry: Entry, old: Base, lens: Lens) -> Refolded:
+    return Refolded(entry=entry, archive=archive_of(entry), base=old.as_plain(lens))
+
+
+def _check_reached(
+    found: Sequence[Refolded | None],
+    misfits: Sequence[Base],
+    reencoder: Reencoder | None,
+    *,
+    refuse: bool,
+) -> None:
+    away = [base for one, base in zip(found, misfits, strict=True) if one is None]
+    lost = sum(base.decisions for base in away)
+    if away and reencoder is None:
+        raise ArchiveError(
+            f"archives: {lost} decisions are in {len(away)} archives whose files are out of reach here, and "
+            "other beliefs of them need these: do this where they are"
+        )
+    textless = 0 if reencoder is None else reencoder.textless
+    if refuse and (away or textless):
+        raise FeaturesError(
+            f"features: of the archived decisions, {textless} have no text to encode again, and {lost} are in "
+            f"{len(away)} archives whose files are out of reach here; with textless='mean' only each model's "
+            "plain mean survives of them"
+        )
+
+
+def take_over(connection: sa.Connection, lens: Lens, others: Sequence[Refolded]) -> None:
+    """Believe of the archives what was refolded of them.
+
+    Raises
+    ------
+    StaleGenerationError
+        One changed meanwhile, or was added.
+    """
+    for one in others:
+        assert one.entry.archived is not None
+        move_on(connection, one.entry, as_json(one.archive), archived=one.entry.archived)
+        write_base(connection, one.base)
+    if not all(base.fits(lens) for base in read_bases(connection, lens.router)):
+        raise StaleGenerationError(
+            f"archives: router {lens.router!r} has archived more meanwhile: try again"
+        )
 
 
 def _encode(

@@ -16,6 +16,8 @@ from bandit_router.events import FeedbackValue, Reward
 from bandit_router.values import check_amount, check_name, check_number, check_unit, clean_text
 
 COMMENT_LIMIT = 20_000  # characters
+RATER_LIMIT = 500.0  # observations that one rater may count for at a time
+RECOVERY_S = 30 * 86_400.0  # the half-life of what is used of that
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,17 +32,22 @@ class Metric:
         How much one value counts, in full observations.
     low, high : float
         The numbers that mean a reward of 0 and of 1; `low` may be the larger one.
+    limited : bool
+        Whether one rater counts for so much only (`Settings.rater_limit`). A judge of one's own may say more.
     """
 
     kind: Literal["bool", "number", "text"] = "number"
     weight: float = 1.0
     low: float = 0.0
     high: float = 1.0
+    limited: bool = True
 
     def __post_init__(self) -> None:
         if self.kind not in ("bool", "number", "text"):
             raise SettingsError(f"metric kind: expected bool, number or text, got {self.kind!r}")
         object.__setattr__(self, "weight", check_unit("metric weight", self.weight))
+        if not isinstance(self.limited, bool):
+            raise SettingsError(f"metric limited: expected true or false, got {self.limited!r}")
         low, high = check_number("metric low", self.low), check_number("metric high", self.high)
         check_number("metric high - low", high - low)
         if low == high:
@@ -81,18 +88,81 @@ class Metric:
 METRICS: Mapping[str, Metric] = {
     "thumb": Metric(kind="bool"),
     "rating": Metric(),
-    "judge": Metric(weight=0.5),  # three judges on the same answers agree only so far (correlation .7)
+    # Three judges on the same answers agree only so far (correlation .7).
+    "judge": Metric(weight=0.5, limited=False),
     "comment": Metric(kind="text", weight=0.0),
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vote:
-    """The active value of one rater under one name."""
+    """The active value of one rater under one name, and how much of a full one it counts (0 to 1)."""
 
     name: str
     source: str
     value: FeedbackValue
+    share: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Channel:
+    """A credential through which many raters may speak.
+
+    Parameters
+    ----------
+    name : str
+    influence : float, optional
+        What all words through it count for at a time [observations]; None is any amount.
+    vouches : bool
+        Whoever holds it also says for whom decisions are made, and so answers for their users' names: a
+        user's word about the user's own decision is not counted against it.
+    """
+
+    name: str
+    influence: float | None = None
+    vouches: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Allowance:
+    """What a rater has used of the observations it may count for; that comes back with a half-life of 30 days.
+
+    So one rater never counts for more than the limit at a time, and for at most ln 2 = 0.69 times the limit in
+    each further 30 days; where others' evidence of a model amounts to n observations, its mean moves by at
+    most limit / (n + limit).
+
+    Parameters
+    ----------
+    used : float
+        As of `at` [observations].
+    at : float
+        [s since 1970]
+
+    Examples
+    --------
+    >>> allowance = Allowance().charged(3.0, now=0.0)
+    >>> allowance.share(2.0, limit=4.0, now=0.0), allowance.share(1.0, limit=None, now=0.0)
+    (0.5, 1.0)
+    >>> allowance.used_at(RECOVERY_S)
+    1.5
+    """
+
+    used: float = 0.0
+    at: float = 0.0
+
+    def used_at(self, now: float) -> float:
+        """Return what is still used at a moment [observations]."""
+        return self.used * float(2.0 ** -(max(0.0, now - self.at) / RECOVERY_S))
+
+    def share(self, weight: float, *, limit: float | None, now: float) -> float:
+        """Return how much of a word of some weight still counts: from 1, all of it, to 0."""
+        if limit is None or weight <= 0:
+            return 1.0
+        return min(1.0, max(0.0, limit - self.used_at(now)) / weight)
+
+    def charged(self, weight: float, *, now: float) -> Allowance:
+        """Return what is used after a word of some weight."""
+        return Allowance(used=self.used_at(now) + weight, at=max(self.at, now))
 
 
 def find_metric(metrics: Mapping[str, Metric], name: object) -> Metric:
@@ -112,6 +182,8 @@ def find_metric(metrics: Mapping[str, Metric], name: object) -> Metric:
 def reward(votes: Iterable[Vote], metrics: Mapping[str, Metric] = METRICS) -> Reward | None:
     """Make one reward of all active values: their weighted mean, worth at most one full observation.
 
+    Each counts its metric's weight times its share.
+
     Examples
     --------
     >>> reward([Vote(name="thumb", source="user:1", value=True), Vote(name="judge", source="j", value=0.25)])
@@ -120,7 +192,7 @@ def reward(votes: Iterable[Vote], metrics: Mapping[str, Metric] = METRICS) -> Re
     True
     """
     scored = [
-        (metrics[vote.name].weight, metrics[vote.name].score(vote.value))
+        (metrics[vote.name].weight * vote.share, metrics[vote.name].score(vote.value))
         for vote in votes
         # A text counts nothing, even where its metric was of another kind when it was said.
         if vote.name in metrics

@@ -10,7 +10,9 @@ import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Unpack
 
 from sqlalchemy import Connection
@@ -33,29 +35,36 @@ from bandit_router.errors import (
 from bandit_router.events import Decision, Feedback, FeedbackValue, Model, Outcome
 from bandit_router.features import FeatureExtractor, FittedFeatures
 from bandit_router.learner import Health
-from bandit_router.log import EventLog, hearing, pending, registration
+from bandit_router.log import EventLog, pending, registration
 from bandit_router.log.deciding import (
     Story,
+    Turn,
     decision_rows,
+    find_turn,
     last_changes,
     read_prompts,
     read_story,
-    record_keyed,
 )
 from bandit_router.log.erasure import Forgotten, forget_user
 from bandit_router.log.finding import find_feedback
+from bandit_router.log.forgotten import hash_user
 from bandit_router.log.hearing import Reported
+from bandit_router.log.patience import Patience, remaining, within
+from bandit_router.log.recording import Draft, find_kept, keep, record, rescue
 from bandit_router.log.writer import acommitted, committed
 from bandit_router.opening import SettingsArguments, configure_router, register
 from bandit_router.prompt import Prompt
-from bandit_router.rebuilding import Rebuilt, rebuild
+from bandit_router.pseudonyms import Pseudonyms
+from bandit_router.rebuilding import Rebuilt, faded, rebuild
 from bandit_router.request import Request
+from bandit_router.rewriting import erase_archived
 from bandit_router.settings import Settings
 from bandit_router.store import PosteriorStore, open_store
 from bandit_router.values import check_count, check_name, clean_text, utc
 from bandit_router.worker import Plan, Worker
 
 logger = logging.getLogger(__name__)
+ARCHIVE_S = 2.0  # how long a run that changes archives is waited for
 FORGET_TRIES = 10
 
 
@@ -95,6 +104,10 @@ class Router:
         apply: bool = False,
         create: bool = True,
         migrate: bool | None = None,
+        user_key: bytes | None = None,
+        log_timeout_s: float = 5.0,
+        journal: str | Path | None = None,
+        journal_bytes: int = 64 * 1024 * 1024,
         **settings: Unpack[SettingsArguments],
     ) -> Router:
         """Open a router, and make it if the log has none of that name.
@@ -122,6 +135,18 @@ class Router:
             False: refuse a router that the log does not have, instead of making it.
         migrate : bool, optional
             Bring the log's schema up to date; by default only an embedded one's.
+        user_key : bytes, optional
+            Users and sources of feedback are kept as hashes by this key (`Pseudonyms`), never by name;
+            conversations, tags and idempotency keys stay as they are given. All workers need the same.
+        log_timeout_s : float
+            How long a request waits for the log, all in all [s]. Then, or while the log is away, `choose`
+            keeps its decision in the journal and goes on (reason "degraded"); the rest raises.
+        journal : str or Path, optional
+            The folder where such decisions wait until the log takes them; made when it is first needed. By
+            default ``chat.db.journal`` beside a log ``chat.db``, for PostgreSQL one in
+            ``$XDG_STATE_HOME/bandit-router``. Not for other users' eyes: it holds what the log would.
+        journal_bytes : int
+            How much may wait there, of all processes together; then `choose` raises too.
         **settings
             As `Settings`: policy, preference, cost_unit_usd, budget_usd_per_request, half_life, ...
 
@@ -146,10 +171,13 @@ class Router:
             "seed": None if seed is None else check_count("seed", seed),
             "worker": None if worker is None else check_count("worker", worker),
         }
-        events = EventLog.open(log, migrate=migrate, create=create)
+        pseudonyms = None if user_key is None else Pseudonyms(user_key)
+        patience = Patience(timeout_s=log_timeout_s, journal=journal, journal_bytes=journal_bytes)
+        events = EventLog.open(log, migrate=migrate, create=create, patience=patience)
         try:
             register(events, name, models, settings, apply=apply, create=create, now=time.time())
             plan = Plan(url=events.url, store=store, router=name, clock=time.time, seed=numbers["seed"])
+            plan = replace(plan, pseudonyms=pseudonyms, patience=patience)
             if numbers["worker"] is not None:
                 plan = replace(plan, identity=(numbers["worker"],))
             return cls(Worker(plan, events), durable=durable)
@@ -205,57 +233,51 @@ class Router:
         ConflictError
             The same `key` came with another body.
         LogUnavailableError
-            The decision could not be made durable.
+            The decision could not be made durable: the log is away, and the journal full or not writable.
         TypeError, ValueError
             A malformed argument.
         """
-        worker, request = self._here(), read_request(prompt, options)
-        decision = worker.decider.decide(request)
-        recorded = self._record(worker, decision, request)
-        return self._hand_over(worker, decision, request) or _accepted(
-            worker, committed(recorded), decision
-        )
+        worker = self._here()
+        request = read_request(prompt, options, pseudonyms=worker.plan.pseudonyms)
+        with within(worker.log.patience.timeout_s):
+            draft = _draft(worker, request, *_recall(worker, request))
+            try:
+                recorded = self._record(worker, draft)
+                if isinstance(recorded, Decision):
+                    return recorded
+                return _accepted(worker, worker.log.result(recorded) or draft.decision)
+            except LogUnavailableError as error:
+                return _accepted(worker, keep(worker.log, draft, error))
 
     async def achoose(
         self, prompt: Messages | None = None, **options: Unpack[ChooseArguments]
     ) -> Decision:
         """As `choose`, without blocking the event loop."""
-        worker, request = self._here(), read_request(prompt, options)
-        if worker.decider.knows(request.conversation):
-            decision = worker.decider.decide(request)
-        else:
-            decision = await asyncio.to_thread(worker.decider.decide, request)
-        recorded = self._record(worker, decision, request)
-        early = self._hand_over(worker, decision, request)
-        return early or _accepted(worker, await acommitted(recorded), decision)
+        worker = self._here()
+        request = read_request(prompt, options, pseudonyms=worker.plan.pseudonyms)
+        with within(worker.log.patience.timeout_s):
+            draft = _draft(worker, request, *await _arecall(worker, request))
+            try:
+                recorded = self._record(worker, draft)
+                if isinstance(recorded, Decision):
+                    return recorded
+                return _accepted(worker, await worker.log.aresult(recorded) or draft.decision)
+            except LogUnavailableError as error:
+                # A write to memory of the system, which takes no longer than a hop to another thread.
+                return _accepted(worker, keep(worker.log, draft, error))
 
     def _record(
-        self, worker: Worker, decision: Decision, request: Request
-    ) -> Future[Any]:  # Any: the decision recorded under a key, else None
-        _fix_unit(worker, decision, request)
-        body_hash = None if request.key is None else hash_of(request)
-        rows = decision_rows(
-            decision,
-            request.said,
-            keep=worker.learner.view.registration.settings.text,
-            input_tokens=request.prompt.input_tokens,
-            body_hash=body_hash,
-        )
-        if body_hash is not None:
-            return worker.log.write(
-                lambda c: record_keyed(c, decision, rows, body_hash), of=f"key {request.key}"
-            )
-        recorded = worker.log.writer.insert(*rows)
-        if not self._durable:
-            recorded.add_done_callback(_tell)
-        return recorded
-
-    def _hand_over(self, worker: Worker, decision: Decision, request: Request) -> Decision | None:
-        """The decision, where nobody waits for its commit; a key's first answer must be waited for."""
-        if self._durable or request.key is not None:
-            return None
-        worker.decider.accept(decision)
-        return decision
+        self, worker: Worker, draft: Draft
+    ) -> Future[Any] | Decision:  # Any: the decision recorded under a key before, else None
+        """Begin to record a decision; return the one to answer with where nobody waits for that."""
+        earlier = find_kept(worker.log, draft)
+        if earlier is not None:
+            return earlier
+        recorded = record(worker.log, draft)
+        if self._durable or draft.decision.key is not None:  # a key's first answer must be waited for
+            return recorded
+        recorded.add_done_callback(lambda done: rescue(worker.log, draft, done))
+        return _accepted(worker, draft.decision)
 
     def report(self, decision_id: str, outcome: Outcome, *, answer: str | None = None) -> Reported:
         """Tell how the call went; a second, different outcome replaces the first.
@@ -270,7 +292,7 @@ class Router:
             It could not be made durable.
         """
         worker = self._here()
-        reported = committed(self._report(worker, decision_id, outcome, answer))
+        reported = worker.log.result(self._report(worker, decision_id, outcome, answer))
         worker.decider.paid(decision_id, reported.cost_usd)
         return reported
 
@@ -279,7 +301,7 @@ class Router:
     ) -> Reported:
         """As `report`, without blocking the event loop."""
         worker = self._here()
-        reported = await acommitted(self._report(worker, decision_id, outcome, answer))
+        reported = await worker.log.aresult(self._report(worker, decision_id, outcome, answer))
         worker.decider.paid(decision_id, reported.cost_usd)
         return reported
 
@@ -294,7 +316,7 @@ class Router:
         if outcome.model is not None and outcome.model not in known.known:
             raise UnknownModelError(f"no model {outcome.model!r} in router {known.name!r}")
         return worker.log.write(
-            lambda c: hearing.record_outcome(
+            lambda c: pending.report(
                 c,
                 known.name,
                 decision_id,
@@ -333,7 +355,8 @@ class Router:
             ``key``: idempotency key, unique per decision. ``comment``: a text. ``at``: when it was said
             (datetime, seconds since 1970, or RFC 3339); the latest word of a source wins, whenever it
             arrives. ``conversation``: instead of `decision_id`, the conversation whose draw this is about:
-            the decision that its latest turn repeats. Its keys are unique in all of it.
+            the decision that its latest turn repeats. Its keys are unique in all of it. ``channel``: the
+            credential through which many sources speak, and what they may count for together (`Channel`).
 
         Raises
         ------
@@ -348,8 +371,10 @@ class Router:
             A malformed argument.
         """
         worker = self._here()
-        heard = committed(self._hear(worker, decision_id, name, value, options))
-        return _applied(worker, heard)
+        with within(worker.log.patience.timeout_s):
+            return _applied(
+                worker, worker.log.result(self._hear(worker, decision_id, name, value, options))
+            )
 
     async def afeedback(
         self,
@@ -360,14 +385,15 @@ class Router:
     ) -> Feedback:
         """As `feedback`, without blocking the event loop."""
         worker = self._here()
-        heard = await acommitted(self._hear(worker, decision_id, name, value, options))
-        if heard.pending:
-            return heard
-        try:
-            await acommitted(worker.learner.catch_up())
-        except BanditRouterError:
-            return heard  # durable; the learner applies it by itself
-        return replace(heard, applied=True)
+        with within(worker.log.patience.timeout_s):
+            heard = await worker.log.aresult(self._hear(worker, decision_id, name, value, options))
+            if heard.pending:
+                return heard
+            try:
+                await acommitted(worker.learner.catch_up(), remaining(worker.log.patience.timeout_s))
+            except BanditRouterError:
+                return heard  # durable; the learner applies it by itself
+            return replace(heard, applied=True)
 
     def _hear(
         self,
@@ -379,9 +405,11 @@ class Router:
     ) -> Future[Feedback]:
         known, now = worker.learner.view.registration, round(worker.plan.clock(), 6)
         metrics = known.settings.metrics
-        word = read_word(decision_id, name, value, options, metrics=metrics, now=now)
+        people = worker.plan.pseudonyms
+        word = read_word(decision_id, name, value, options, metrics=metrics, now=now, pseudonyms=people)
         of = word.decision_id or f"conversation {word.conversation}"
-        return worker.log.write(lambda c: pending.hear(c, known.name, word, metrics), of=of)
+        limit = known.settings.rater_limit
+        return worker.log.write(lambda c: pending.hear(c, known.name, word, metrics, limit), of=of)
 
     def retract(self, feedback_id: str) -> Feedback:
         """Take one word back: its evidence is subtracted, and nothing said before it returns.
@@ -397,7 +425,8 @@ class Router:
         job = worker.log.write(
             lambda c: pending.retract(c, known.name, feedback_id, known.settings.metrics, now)
         )
-        return _applied(worker, committed(job))
+        with within(worker.log.patience.timeout_s):
+            return _applied(worker, worker.log.result(job))
 
     def find_feedback(self, feedback_id: str) -> Feedback:
         """Return one word as it was recorded.
@@ -409,30 +438,53 @@ class Router:
         """
         check_name("feedback_id", feedback_id)
         worker = self._here()
-        return worker.log.read(lambda c: find_feedback(c, worker.plan.router, feedback_id))
+        return worker.log.ask(lambda c: find_feedback(c, worker.plan.router, feedback_id))
+
+    def kept_as(self, name: str) -> str:
+        """Return what a user or a source is kept as: a hash, where this router was opened with a `user_key`."""
+        people = self._here().plan.pseudonyms
+        return name if people is None else str(people.of(name))
 
     def forget_user(self, user: str) -> Forgotten:
         """Erase a user: the decisions made for them, their words about others', and what was learnt from both.
 
+        Where users are kept as hashes, give the name: what was kept before under the name goes too. A hash is
+        no name here, lest one who is called like another's hash erases that other.
+
         Returns
         -------
         Forgotten
-            How many rows of each kind were erased.
+            How many rows of each kind were erased, and how many archives are still to be looked through, for
+            their files are out of reach from here: the next `bandit-router retention` that sees them does.
         """
         check_name("user", user)
         worker = self._here()
+        people = worker.plan.pseudonyms
+        names = (user,) if people is None else people.all_of(user)
+        return sum((self._forget(worker, name) for name in names), start=Forgotten())
+
+    def _forget(self, worker: Worker, user: str) -> Forgotten:
         for _ in range(FORGET_TRIES):
             try:
                 forgotten = committed(worker.log.write(_forgetting(worker, user)))
                 break
             except StaleGenerationError:  # another worker folded anew meanwhile: take that up first
-                committed(worker.learner.catch_up())
+                worker.learner.take_up()
         else:
             raise LogUnavailableError(
                 "log: the router was folded anew too often while a user was erased"
             )
-        committed(worker.learner.catch_up())
+        worker.learner.take_up()
+        if forgotten.archives_pending:
+            forgotten = replace(forgotten, archives_pending=0) + self._reach(worker, user)
         return forgotten
+
+    def _reach(self, worker: Worker, user: str) -> Forgotten:
+        """Erase a user from the archives whose files can be reached from here."""
+        of = {hash_user(worker.plan.router, user)}
+        erased = erase_archived(worker.log, now=worker.plan.clock(), of=of, patience_s=ARCHIVE_S)
+        worker.learner.take_up()
+        return erased
 
     def decision(self, decision_id: str) -> Story:
         """Return the whole story of a decision: candidates, prompt, outcome, feedback, reward.
@@ -444,7 +496,7 @@ class Router:
         """
         check_name("decision_id", decision_id)
         worker = self._here()
-        story = worker.log.read(lambda c: read_story(c, worker.plan.router, decision_id))
+        story = worker.log.ask(lambda c: read_story(c, worker.plan.router, decision_id))
         applied = worker.learner.contains(story.reward_seq)
         said = tuple(replace(s, feedback=replace(s.feedback, applied=applied)) for s in story.feedback)
         retention = worker.learner.view.registration.settings.text_retention
@@ -511,15 +563,19 @@ class Router:
         ------
         SettingsError
             No such setting, or a bad value.
+        ArchiveError
+            A new half-life, and archived decisions whose files are out of reach; the message counts them.
         """
-        now = self._here().plan.clock()
-        self._change(lambda c, name: configure_router(c, name, settings, now))
+        worker = self._here()
+        now = worker.plan.clock()
+        with faded(worker.log, worker.plan.router, settings) as others:
+            self._change(lambda c, name: configure_router(c, name, settings, now, others))
         return self.settings
 
     def _change(self, job: Callable[[Connection, str], object]) -> None:
         worker = self._here()
         committed(worker.log.write(lambda c: job(c, worker.plan.router)))
-        committed(worker.learner.catch_up())
+        worker.learner.take_up()
 
     def rebuild(
         self, features: str | FeatureExtractor | None = None, *, textless: str = "refuse"
@@ -575,7 +631,7 @@ class Router:
             any), ``prior`` (what was believed before), ``last_change`` (RFC 3339 or None), ``retired``.
         """
         worker = self._here()
-        committed(worker.learner.catch_up())
+        worker.learner.take_up()
         now = worker.plan.clock()
         changed = worker.log.read(lambda c: last_changes(c, worker.plan.router))
         known = worker.learner.view.registration
@@ -620,27 +676,75 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_unlock)
 
 
-def _fix_unit(worker: Worker, decision: Decision, request: Request) -> None:
+def _recall(worker: Worker, request: Request) -> tuple[Turn | None, bool]:
+    """The draw that a request's conversation holds to, and whether that is known."""
+    turn, query = _held(worker, request)
+    if query is None:
+        return turn, True
+    try:
+        return worker.log.ask(query), True
+    except LogUnavailableError:
+        return None, False
+
+
+async def _arecall(worker: Worker, request: Request) -> tuple[Turn | None, bool]:
+    turn, query = _held(worker, request)
+    if query is None:
+        return turn, True
+    try:
+        return await worker.log.aask(query), True
+    except LogUnavailableError:
+        return None, False
+
+
+def _held(
+    worker: Worker, request: Request
+) -> tuple[Turn | None, Callable[[Connection], Turn | None] | None]:
+    """The draw that this worker remembers, else the query that looks for it in the log."""
+    talk, router = request.conversation, worker.plan.router
+    if talk is None or not worker.decider.holds:
+        return None, None
+    turn = worker.decider.recall(talk)
+    if turn is not None:
+        return turn, None
+    return None, lambda c: worker.decider.remember(talk, find_turn(c, router, talk))
+
+
+def _draft(worker: Worker, request: Request, turn: Turn | None, known: bool) -> Draft:
+    """Decide, and say what is to be recorded."""
+    decision = worker.decider.decide(request, turn, degraded=not known)
+    _fix_unit(worker, decision)
+    body_hash = None if request.key is None else hash_of(request)
+    rows = decision_rows(
+        decision,
+        request.said,
+        keep=worker.learner.view.registration.settings.text,
+        input_tokens=request.prompt.input_tokens,
+        body_hash=body_hash,
+    )
+    return Draft(decision=decision, rows=rows, body_hash=body_hash)
+
+
+def _fix_unit(worker: Worker, decision: Decision) -> None:
     """Write down the cost unit when a price weight is first used."""
     settings, unit, now = worker.learner.view.registration.settings, decision.cost_unit_usd, decision.at
     if settings.cost_unit_usd is None and unit is not None:
         name = worker.plan.router
-        worker.log.write(lambda c: registration.fix_cost_unit(c, name, unit, now)).add_done_callback(
-            _tell
-        )
+        with suppress(LogUnavailableError):  # the next decision tries it again
+            fixed = worker.log.write(lambda c: registration.fix_cost_unit(c, name, unit, now))
+            fixed.add_done_callback(_tell)
 
 
-def _accepted(worker: Worker, recorded: Decision | None, decision: Decision) -> Decision:
-    kept = decision if recorded is None else recorded
-    worker.decider.accept(kept)
-    return kept
+def _accepted(worker: Worker, decision: Decision) -> Decision:
+    worker.decider.accept(decision)
+    return decision
 
 
 def _applied(worker: Worker, heard: Feedback) -> Feedback:
     if heard.pending:
         return heard
     try:
-        committed(worker.learner.catch_up())
+        committed(worker.learner.catch_up(), remaining(worker.log.patience.timeout_s))
     except BanditRouterError:
         return heard  # durable; the learner applies it by itself
     return replace(heard, applied=True)

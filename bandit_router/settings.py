@@ -11,7 +11,7 @@ from bandit_router.errors import SettingsError
 from bandit_router.events import Model
 from bandit_router.policies import DEFAULT_FLOOR, Policy, ThompsonSampling, policy_from_spec
 from bandit_router.preference import Preference
-from bandit_router.rewards import METRICS, Metric
+from bandit_router.rewards import METRICS, RATER_LIMIT, Metric
 from bandit_router.values import check_amount, check_name, check_unit
 
 SMALLEST_USD = 1e-12  # a smaller unit would make utilities overflow
@@ -48,6 +48,8 @@ class Settings:
         Whether a conversation stays with the model of its first turn.
     metrics : mapping of str to Metric
         Kinds of feedback; the built-in ones are always there.
+    rater_limit : float, optional
+        What the words of one source may count for at a time [observations], `Allowance`; None is any amount.
     budget_since : float, optional
         When the budget was set [s since 1970]; kept by the router itself.
 
@@ -68,6 +70,7 @@ class Settings:
     text_retention: timedelta | None = None
     sticky: bool = True
     metrics: Mapping[str, Metric] = field(default_factory=dict)
+    rater_limit: float | None = RATER_LIMIT
     budget_since: float | None = None
 
     def __post_init__(self) -> None:
@@ -104,7 +107,7 @@ class Settings:
             if value is not None:
                 check_amount(f"{name} in seconds", value.total_seconds())
         object.__setattr__(self, "floor", check_unit("floor", self.floor))
-        for name in ("cost_unit_usd", "budget_usd_per_request", "budget_since"):
+        for name in ("cost_unit_usd", "budget_usd_per_request", "budget_since", "rater_limit"):
             value = getattr(self, name)
             object.__setattr__(self, name, None if value is None else check_amount(name, value))
         check_name("features", self.features)
@@ -158,6 +161,7 @@ class Settings:
             "metrics": {
                 name: {f.name: getattr(m, f.name) for f in fields(Metric)} for name, m in own.items()
             },
+            "rater_limit": self.rater_limit,
             "budget_since": self.budget_since,
         }
 
@@ -200,6 +204,34 @@ def settings_changes(body: object) -> dict[str, Any]:
         except (TypeError, ValueError, OverflowError) as error:
             raise SettingsError(f"{name}: {error}") from error
     return changes
+
+
+def understood(body: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the settings in the log's JSON that this program knows, and those that a newer one has added.
+
+    So version N goes on beside N + 1, and what N does not know is carried along when it writes.
+    """
+    kinds: dict[str, type[Preference | Metric]] = {"preference": Preference, "metrics": Metric}
+    known: dict[str, object] = {}
+    added: dict[str, object] = {}
+    for name, value in body.items():
+        if name not in _READERS:
+            added[name] = value
+        elif name == "metrics" and isinstance(value, Mapping):
+            known[name] = {metric: _fields_of(Metric, entries) for metric, entries in value.items()}
+        else:
+            known[name] = _fields_of(kinds[name], value) if name in kinds else value
+    return known, added
+
+
+def _fields_of(kind: type[Model | Preference | Metric], value: object) -> object:
+    names = {f.name for f in fields(kind)}
+    return {n: v for n, v in value.items() if n in names} if isinstance(value, Mapping) else value
+
+
+def model_from_log(body: object) -> Model:
+    """Read a model as the log has it; what a newer program has added is left aside."""
+    return model_from_json(_fields_of(Model, body))
 
 
 def model_to_json(model: Model) -> dict[str, Any]:
@@ -273,5 +305,6 @@ _READERS: dict[str, tuple[str, Callable[[object], object]]] = {
     "features": ("features", _same),
     "text": ("text", _same),
     "sticky": ("sticky", _same),
+    "rater_limit": ("rater_limit", _same),
     "budget_since": ("budget_since", _same),
 }

@@ -23,7 +23,8 @@ def check_name(what: str, value: object) -> str:
     if not value or len(value) > NAME_LIMIT:
         raise ValueError(f"{what}: expected 1 to {NAME_LIMIT} characters, got {len(value)}")
     if not value.isprintable():
-        raise ValueError(f"{what}: expected printable characters, got {value!r:.60}")
+        odd = next(character for character in value if not character.isprintable())
+        raise ValueError(f"{what}: expected printable characters, got {odd!r}")  # not who it is
     return value
 
 

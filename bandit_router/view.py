@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bandit_router.errors import FeaturesError, LogUnavailableError
+from bandit_router.errors import FeaturesError, FormatError, LogUnavailableError
 from bandit_router.evidence import Evidence
 from bandit_router.features import FeatureExtractor, FittedFeatures, features_from_spec
 from bandit_router.log import EventLog
-from bandit_router.log.folding import Lens
+from bandit_router.log.lens import Lens
 from bandit_router.log.registration import Registration, find_extractor, read_registration
 from bandit_router.posterior import Beliefs
 from bandit_router.predictions import Predictions
@@ -61,7 +61,7 @@ def load_features(log: EventLog, spec: str) -> FeatureExtractor:
     Raises
     ------
     FeaturesError
-        The log has no such artefact.
+        The log has no such artefact, or one that cannot be read.
     """
     kind, _, version = spec.partition(":")
     if kind != "fitted":
@@ -69,7 +69,10 @@ def load_features(log: EventLog, spec: str) -> FeatureExtractor:
     artefact = log.read(lambda connection: find_extractor(connection, version))
     if artefact is None:
         raise FeaturesError(f"features: the log has no extractor {version!r}")
-    return FittedFeatures.from_bytes(artefact)
+    try:
+        return FittedFeatures.from_bytes(artefact)
+    except FormatError as error:
+        raise FeaturesError(f"features: the extractor {version!r} of the log: {error}") from error
 
 
 def find_registration(log: EventLog, router: str) -> Registration:

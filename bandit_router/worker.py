@@ -12,6 +12,8 @@ import numpy as np
 from bandit_router.decider import Decider
 from bandit_router.learner import Learner
 from bandit_router.log import EventLog
+from bandit_router.log.patience import Patience
+from bandit_router.pseudonyms import Pseudonyms
 from bandit_router.store import PosteriorStore, open_store
 
 logger = logging.getLogger(__name__)
@@ -25,6 +27,8 @@ class Plan:
     ----------
     identity : tuple of int, optional
         Mixed into the seed, so that no two workers draw alike; by default the process's id.
+    pseudonyms : Pseudonyms, optional
+        What users are kept as.
     """
 
     url: str
@@ -33,6 +37,8 @@ class Plan:
     clock: Callable[[], float]
     seed: int | None = None
     identity: tuple[int, ...] = field(default_factory=lambda: (os.getpid(),))
+    patience: Patience = field(default_factory=Patience)
+    pseudonyms: Pseudonyms | None = None
 
     def generator(self) -> np.random.Generator:
         """Return the generator that draws this worker's models."""
@@ -56,13 +62,14 @@ class Worker:
         self.own_store = isinstance(plan.store, str)
         self.store = open_store(plan.store) if isinstance(plan.store, str) else plan.store
         self.learner = Learner(log, self.store, plan.router, clock=plan.clock)
-        self.decider = Decider(self.learner, log, rng=rng, clock=plan.clock)
+        self.decider = Decider(self.learner, rng=rng, clock=plan.clock)
+        log.adopt()
 
     def again(self) -> Worker:
         """Return this process's own worker, made after a fork; the parent's is left alone."""
         logger.info("router %s: reopened in a forked process", self.plan.router)
         plan = replace(self.plan, identity=(*self.plan.identity, os.getpid()))
-        return Worker(plan, EventLog.open(plan.url))
+        return Worker(plan, EventLog.open(plan.url, patience=plan.patience))
 
     def close(self) -> None:
         """Drain and stop the threads, keep a checkpoint, disconnect."""

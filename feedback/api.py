@@ -29,13 +29,14 @@ from bandit_router.answers import (
 from bandit_router.bodies import Body, Name, Text, either
 from bandit_router.errors import BanditRouterError
 from bandit_router.events import Feedback
-from bandit_router.rewards import COMMENT_LIMIT
+from bandit_router.pseudonyms import Pseudonym
+from bandit_router.rewards import COMMENT_LIMIT, Channel
 from bandit_router.router import Router
 from feedback.pace import Pace
 from feedback.tokens import MAY_SAY, Token, TokenError, read_token
 
 BATCH_LIMIT = 1_000  # items of one batch
-TOKEN_WORDS, TOKEN_PERIOD_S = 30, 60.0  # how much the holder of one token may say, per worker
+TOKEN_WORDS, TOKEN_PERIOD_S = 30, 60.0  # how much the holder of one token may say
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,15 +52,28 @@ class Caller:
         body names whom it likes.
     token : Token, optional
         Its holder may do nothing but speak about one decision.
+    key_id : str, optional
+        The key through which the caller comes.
+    influence : float, optional
+        How much all words through that key count at a time [full observations]; None is any amount.
     """
 
     scopes: frozenset[str] = frozenset()
     source: str | None = None
     token: Token | None = None
+    key_id: str | None = None
+    influence: float | None = None
 
     def may(self, *scopes: str) -> bool:
         """Whether one of these scopes is the caller's."""
         return "admin" in self.scopes or not self.scopes.isdisjoint(scopes)
+
+    @property
+    def channel(self) -> Channel | None:
+        """What all who speak through the caller's key may count for together; None where that is not bounded."""
+        if self.key_id is None or self.influence is None:
+            return None
+        return Channel(name=self.key_id, influence=self.influence, vouches=self.may("route"))
 
 
 class Finder(Protocol):
@@ -95,6 +109,36 @@ class Only:
     async def of_feedback(self, feedback_id: str) -> Router:
         """As `Finder`."""
         return self.router
+
+
+class Limiter(Protocol):
+    """Says who speaks too much."""
+
+    async def refusals(
+        self, speaker: Caller, sources: Sequence[str | None]
+    ) -> Sequence[RefusedError | None]:
+        """Count words of these sources, one after another; return for each why it is refused, or None."""
+        ...
+
+
+class TokenPace:
+    """A `Limiter` of one process: the holder of a token may say so much in a minute, others without end."""
+
+    def __init__(self) -> None:
+        self._pace = Pace(TOKEN_WORDS, TOKEN_PERIOD_S)
+
+    async def refusals(
+        self, speaker: Caller, sources: Sequence[str | None]
+    ) -> Sequence[RefusedError | None]:
+        """As `Limiter`."""
+        if speaker.token is None:
+            return [None] * len(sources)
+        return [self._refusal(speaker.token.decision_id) for _ in sources]
+
+    def _refusal(self, holder: str) -> RefusedError | None:
+        wait = self._pace.wait_s(holder)
+        said = f"a feedback token may speak {TOKEN_WORDS} times in {TOKEN_PERIOD_S:g} s"
+        return RefusedError("too_many_requests", said, retry_after_s=math.ceil(wait)) if wait else None
 
 
 def _plain(value: object) -> object:
@@ -226,7 +270,10 @@ def token_holder(
 
 
 def feedback_router(
-    where: Router | Finder, *, caller: Callable[..., Caller | Awaitable[Caller]] = anybody
+    where: Router | Finder,
+    *,
+    caller: Callable[..., Caller | Awaitable[Caller]] = anybody,
+    limiter: Limiter | None = None,
 ) -> APIRouter:
     """Return the routes through which feedback comes, to be mounted in any FastAPI app.
 
@@ -237,6 +284,8 @@ def feedback_router(
     caller : callable
         A dependency of FastAPI's that says who calls. By default whoever the host lets through, who may
         say anything but what a judge says: mount the routes behind the host's own sign-in.
+    limiter : Limiter, optional
+        Says who speaks too much; by default a `TokenPace`.
 
     Examples
     --------
@@ -246,7 +295,7 @@ def feedback_router(
     ['/v1/feedback', '/v1/feedback/batch', '/v1/feedback/{feedback_id}']
     """
     finder = Only(where) if isinstance(where, Router) else where
-    pace = Pace(TOKEN_WORDS, TOKEN_PERIOD_S)
+    counting = TokenPace() if limiter is None else limiter
     api = APIRouter(route_class=AnswerRoute, tags=["feedback"])
     who = Depends(caller)
 
@@ -265,9 +314,9 @@ def feedback_router(
     ) -> FeedbackAnswer:
         """Hear one word about an answer."""
         word = _Word.of(body, speaker, key=idempotency_key)
-        _check_pace(pace, speaker)
+        _check(await counting.refusals(speaker, [word.source]))
         (router,) = await _routers_of(finder, [word])
-        heard = await word.say_to(router)
+        heard = await word.say_to(router, speaker)
         response.status_code = _status(heard)
         return _answer(heard)
 
@@ -275,11 +324,11 @@ def feedback_router(
     async def batch(body: BatchBody, speaker: Annotated[Caller, who]) -> BatchAnswer:
         """Hear many words; each is answered on its own, in order."""
         _check_speaks(speaker)
-        words = [_read_item(item, speaker, pace) for item in body.items]
+        words = await _counted([_read_item(item, speaker) for item in body.items], speaker, counting)
         good = [word for word in words if isinstance(word, _Word)]
         routers = iter(await _routers_of(finder, good))
         # They start in their order, and the log writes in the order of asking.
-        heard = iter(await asyncio.gather(*(_say(word, next(routers)) for word in good)))
+        heard = iter(await asyncio.gather(*(_say(word, next(routers), speaker) for word in good)))
         return BatchAnswer(results=[next(heard) if isinstance(word, _Word) else word for word in words])
 
     @api.delete("/v1/feedback/{feedback_id}", responses=errors(404, 422))
@@ -288,8 +337,10 @@ def feedback_router(
     ) -> RetractAnswer:
         """Take one word back: its evidence is subtracted."""
         _check_speaks(speaker)
+        _check(await counting.refusals(speaker, [speaker.source]))
         router = await finder.of_feedback(feedback_id)
-        _check_may_retract(speaker, await asyncio.to_thread(router.find_feedback, feedback_id))
+        word = await asyncio.to_thread(router.find_feedback, feedback_id)
+        _check_may_retract(router, speaker, word)
         await asyncio.to_thread(router.retract, feedback_id)
         return RetractAnswer(id=feedback_id, retracted=True)
 
@@ -303,6 +354,7 @@ class _Word:
     body: FeedbackBody
     source: str | None
     key: str | None
+    channel: Channel | None
 
     @classmethod
     def of(cls, body: FeedbackBody, speaker: Caller, *, key: str | None = None) -> "_Word":
@@ -311,10 +363,11 @@ class _Word:
             raise _wrong("decision_id", "expected either a decision_id or a conversation")
         if key is not None and body.key is not None and key != body.key:
             raise _wrong("key", "expected the same as in the header Idempotency-Key")
-        return cls(body=body, source=_source(body, speaker), key=body.key or key)
+        source = _source(body, speaker)
+        return cls(body=body, source=source, key=body.key or key, channel=speaker.channel)
 
-    async def say_to(self, router: Router) -> Feedback:
-        """Let the router hear it."""
+    async def say_to(self, router: Router, speaker: Caller) -> Feedback:
+        """Let the router hear it from a caller."""
         body = self.body
         with arguments(**{body.name: "value"}):
             return await router.afeedback(
@@ -326,6 +379,7 @@ class _Word:
                 key=self.key,
                 comment=body.comment,
                 at=body.at,
+                channel=self.channel,
             )
 
 
@@ -345,7 +399,7 @@ def _source(body: FeedbackBody, speaker: Caller) -> str | None:
         raise RefusedError("not_allowed", said, param="name")
     if body.source is not None:
         raise RefusedError("not_allowed", "the token says who speaks", param="source")
-    return speaker.token.source
+    return Pseudonym(speaker.token.source)  # we have signed it: it is what the user is kept as
 
 
 def _check_speaks(speaker: Caller) -> None:
@@ -353,18 +407,19 @@ def _check_speaks(speaker: Caller) -> None:
         raise RefusedError("not_allowed", "expected a key with scope feedback")
 
 
-def _check_pace(pace: Pace, speaker: Caller) -> None:
-    if speaker.token is not None and (wait := pace.wait_s(speaker.token.decision_id)):
-        said = f"a feedback token may speak {TOKEN_WORDS} times in {TOKEN_PERIOD_S:g} s"
-        raise RefusedError("too_many_requests", said, retry_after_s=math.ceil(wait))
+def _check(refusals: Sequence[RefusedError | None]) -> None:
+    for refusal in refusals:
+        if refusal is not None:
+            raise refusal
 
 
-def _check_may_retract(speaker: Caller, word: Feedback) -> None:
+def _check_may_retract(router: Router, speaker: Caller, word: Feedback) -> None:
     if speaker.token is not None:
-        own = (word.decision_id, word.source) == (speaker.token.decision_id, speaker.token.source)
+        source = router.kept_as(Pseudonym(speaker.token.source))
+        own = (word.decision_id, word.source) == (speaker.token.decision_id, source)
     else:
         own = speaker.may("judge" if word.name == "judge" else "feedback")
-        own = own and speaker.source in (None, word.source)
+        own = own and (speaker.source is None or router.kept_as(speaker.source) == word.source)
     if not own:
         raise RefusedError("not_allowed", "this feedback is another's to retract")
 
@@ -378,18 +433,30 @@ async def _routers_of(finder: Finder, words: Sequence[_Word]) -> list[Router]:
     return [by_id[d] if d is not None else by_talk[str(talk)] for d, talk in about]
 
 
-def _read_item(item: object, speaker: Caller, pace: Pace) -> _Word | ItemError:
+def _read_item(item: object, speaker: Caller) -> _Word | ItemError:
     try:
-        word = _Word.of(FeedbackBody.model_validate(item), speaker)
-        _check_pace(pace, speaker)
+        return _Word.of(FeedbackBody.model_validate(item), speaker)
     except (BanditRouterError, ValidationError) as error:
         return _item_error(error)
-    return word
 
 
-async def _say(word: _Word, router: Router) -> ItemAnswer | ItemError:
+async def _counted(
+    words: Sequence[_Word | ItemError], speaker: Caller, limiter: Limiter
+) -> list[_Word | ItemError]:
+    """The words that may be said now; those that are too many are refused alone."""
+    sources = [word.source for word in words if isinstance(word, _Word)]
+    refusals = iter(await limiter.refusals(speaker, sources))
+    return [
+        _item_error(refusal)
+        if isinstance(word, _Word) and (refusal := next(refusals)) is not None
+        else word
+        for word in words
+    ]
+
+
+async def _say(word: _Word, router: Router, speaker: Caller) -> ItemAnswer | ItemError:
     try:
-        heard = await word.say_to(router)
+        heard = await word.say_to(router, speaker)
     except BanditRouterError as error:
         return _item_error(error)
     return ItemAnswer(status=_status(heard), **_answer(heard).model_dump())

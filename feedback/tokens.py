@@ -19,6 +19,7 @@ from datetime import timedelta
 PREFIX = "brt1"
 LIFETIME = timedelta(days=7)
 MAY_SAY = ("thumb", "rating", "comment")
+_SIGNATURE = 43  # characters
 _HEAD = struct.Struct(">16sQ")  # the decision's id; when it ends [s since 1970]
 
 
@@ -74,7 +75,7 @@ def read_token(text: str, secrets: Sequence[bytes], *, now: float) -> Token:
     """
     prefix, _, rest = text.partition(".")
     payload, _, signature = rest.partition(".")
-    if prefix != PREFIX or not text.isascii():
+    if prefix != PREFIX or not text.isascii() or len(signature) != _SIGNATURE:
         raise TokenError("expected a feedback token")
     signed = [hmac.compare_digest(signature, _signature(secret, payload)) for secret in secrets]
     if not any(signed):

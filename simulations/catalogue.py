@@ -67,7 +67,7 @@ def read_catalogue(path: Path) -> Catalogue:
         whole = json.loads(path.read_text("utf-8"))
         pools = {name: tuple(members) for name, members in whole.get("pools", {}).items()}
         models = {entry.get("id", entry.get("name")): entry for entry in whole.get("models", [])}
-    except (ValueError, AttributeError, TypeError) as error:
+    except (ValueError, AttributeError, TypeError, RecursionError) as error:
         raise TableError(f"{path}: expected pools and models as JSON: {error}") from error
     return Catalogue(whole=whole, pools=pools, models=models)
 

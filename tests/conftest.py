@@ -11,12 +11,14 @@ from typing import Any, TypeVar
 
 import programs
 import pytest
-import servers
 from hypothesis import HealthCheck, settings
-from servers import PostgresFiles, PostgresServer, RedisCluster, RedisServer
+from servers import RedisCluster
 
 from bandit_router import Model, Router
 from bandit_router.log.engine import connect, upgrade
+from simulations.chaos.programs import NotObtainedError, find_postgres, find_redis
+from simulations.chaos.proxy import Link, linked
+from simulations.chaos.servers import PostgresFiles, PostgresServer, RedisServer, running
 
 settings.register_profile(
     "default", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
@@ -29,6 +31,12 @@ LARGE = Model("large", input_usd_per_mtok=2.50, output_usd_per_mtok=10.0, contex
 
 
 T = TypeVar("T")
+
+
+@pytest.fixture(autouse=True)
+def _state_of_its_own(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Journals of tests go where tests may write."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.getbasetemp() / "state"))
 
 
 @pytest.fixture
@@ -82,7 +90,7 @@ def obtained(find: Callable[[], T]) -> T:
     """Return what `find` finds; without it a test is skipped with the reason, or fails in CI."""
     try:
         return find()
-    except programs.NotObtainedError as missing:
+    except NotObtainedError as missing:
         if os.environ.get("CI"):
             pytest.fail(str(missing), pytrace=False)
         pytest.skip(str(missing))
@@ -99,8 +107,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[RedisServer]:
     """A Redis for all tests of this process, which keeps nothing on disk."""
-    obtained(programs.find_redis)
-    with servers.running(RedisServer, "--databases", "1000") as server:
+    obtained(find_redis)
+    with running(RedisServer, "--databases", "1000") as server:
         yield server
 
 
@@ -116,16 +124,16 @@ def redis_url(redis_server: RedisServer, _numbers: Iterator[int]) -> str:
 @pytest.fixture
 def own_redis() -> Iterator[RedisServer]:
     """A Redis of this test alone, to be stopped, killed and started; it keeps its data."""
-    obtained(programs.find_redis)
-    with servers.running(RedisServer, "--appendonly", "yes") as server:
+    obtained(find_redis)
+    with running(RedisServer, "--appendonly", "yes") as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def redis_cluster() -> Iterator[RedisCluster]:
     """A Redis Cluster of three nodes, for all tests of this process."""
-    obtained(programs.find_redis)
-    with servers.running(RedisCluster) as cluster:
+    obtained(find_redis)
+    with running(RedisCluster) as cluster:
         yield cluster
 
 
@@ -139,7 +147,7 @@ def redis_cluster_url(redis_cluster: RedisCluster) -> str:
 @pytest.fixture(scope="session")
 def postgres_files() -> Iterator[PostgresFiles]:
     """What PostgreSQL servers are made from."""
-    obtained(programs.find_postgres)
+    obtained(find_postgres)
     files = PostgresFiles()
     yield files
     files.remove()
@@ -148,7 +156,7 @@ def postgres_files() -> Iterator[PostgresFiles]:
 @pytest.fixture(scope="session")
 def postgres_server(postgres_files: PostgresFiles) -> Iterator[PostgresServer]:
     """A PostgreSQL for all tests of this process; its database "migrated" has the tables of a log."""
-    with servers.running(PostgresServer, postgres_files) as server:
+    with running(PostgresServer, postgres_files) as server:
         server.execute("CREATE DATABASE migrated")
         engine = connect(server.url_of("migrated"))
         upgrade(engine)
@@ -173,7 +181,7 @@ def empty_postgres_url(postgres_server: PostgresServer, _numbers: Iterator[int])
 @pytest.fixture
 def own_postgres(postgres_files: PostgresFiles) -> Iterator[PostgresServer]:
     """A PostgreSQL of this test alone, to be stopped, killed and started; its database has no tables."""
-    with servers.running(PostgresServer, postgres_files) as server:
+    with running(PostgresServer, postgres_files) as server:
         yield server
 
 
@@ -187,3 +195,18 @@ def _numbers() -> Iterator[int]:
 def browser_path() -> Path:
     """A real Chromium."""
     return obtained(programs.find_browser)
+
+
+@pytest.fixture
+def links(own_redis: RedisServer) -> Iterator[tuple[Link, Link]]:
+    """A way to one Redis for each of two workers."""
+    pair = (Link(own_redis.port, seed=1), Link(own_redis.port, seed=2))
+    with linked(*pair):
+        yield pair
+
+
+@pytest.fixture
+def pair(open_router: Callable[..., Router], links: tuple[Link, Link]) -> tuple[Router, Router]:
+    """Two workers, each with a way of its own to one Redis, which may take half a second to answer."""
+    one, two = (open_router(store=f"redis://127.0.0.1:{link.port}/0?timeout=0.5") for link in links)
+    return one, two

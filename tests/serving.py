@@ -87,14 +87,6 @@ class Serving:
         self.client.close()
         return code
 
-    def kill(self) -> None:
-        """End supervisor and workers at once, as a machine that fails does."""
-        processes = [self.process, *map(psutil.Process, self.workers())]
-        for process in processes:
-            process.kill()
-        psutil.wait_procs(processes[1:], timeout=30)
-        self.end()
-
 
 def lives(pid: int) -> bool:
     """Whether a process runs."""

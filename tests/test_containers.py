@@ -15,13 +15,18 @@ from typing import Any
 
 import httpx
 import yaml
+from conftest import obtained
 
 from bandit_router.config import read_config
+from bandit_router.doctor.store import judged
+from simulations.chaos.programs import find_redis
+from simulations.chaos.servers import RedisServer, running
 
 ROOT = Path(__file__).parents[1]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 SERVICES: dict[str, Any] = COMPOSE["services"]
+PACKAGES = ("bandit_router", "feedback", "simulations", "migrations")
 
 
 def test_services_refer_to_what_there_is() -> None:
@@ -54,6 +59,50 @@ def test_the_image_is_built_from_what_it_copies() -> None:
     for named in re.findall(r"(?:\.|bandit-router)\[(.+?)\]", DOCKERFILE):
         assert set(named.split(",")) <= extras.keys()
     assert "USER 10001" in DOCKERFILE
+
+
+def test_the_image_is_made_with_care() -> None:
+    for image in (*re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE), *_images()):
+        assert re.search(r":\d+\.\d+", image), f"{image} is not pinned"
+    *_, last = DOCKERFILE.split("\nFROM ")
+    assert re.findall(r"^USER (\S+)", last, re.MULTILINE) == ["10001"]
+    assert last.index("\nUSER") < last.index("\nENTRYPOINT")
+    for refused in ("ADD ", "sudo", "apt-get", "curl ", ":latest"):
+        assert refused not in DOCKERFILE
+    assert all("--no-cache-dir" in line for line in re.findall(r"pip (?:install|wheel).*", DOCKERFILE))
+    for refused in ("KEY", "SECRET", "PASSWORD", "TOKEN"):
+        assert not re.search(rf"^(ENV|ARG) .*{refused}", DOCKERFILE, re.MULTILINE)
+    first, *kept = (ROOT / ".dockerignore").read_text().split()
+    assert first == "*"  # nothing but what is named: no .env, no log, no key
+    named = ["pyproject.toml", "README.md", "LICENSE", *PACKAGES]
+    assert kept == [f"!{name}" for name in named] + ["**/__pycache__"]
+
+
+def _images() -> list[str]:
+    return [service["image"] for service in SERVICES.values() if "build" not in service]
+
+
+def test_a_root_that_is_read_only_has_a_place_for_the_journal() -> None:
+    (volume,) = re.findall(r"^VOLUME (\S+)", DOCKERFILE, re.MULTILINE)
+    environ = dict(re.findall(r"(BANDIT_ROUTER_\w+)=(\S+)", DOCKERFILE))
+    journal = Path(read_config(environ=environ).journal or "")
+    router = SERVICES["router"]
+    assert router["read_only"]
+    assert f"journal:{volume}" in router["volumes"]
+    assert journal.is_relative_to(volume)
+    assert router["cap_drop"] == ["ALL"]
+    assert "/tmp" in router["tmpfs"]  # where workers keep their counts
+
+
+def test_redis_is_set_up_as_the_doctor_wants_it() -> None:
+    command = SERVICES["redis"]["command"]
+    assert command[0] == "redis-server"
+    obtained(find_redis)
+    with running(RedisServer, *command[1:]) as server, server.client() as client:
+        found = list(judged(client.info()))
+    assert {finding.state for finding in found} == {"ok"}
+    assert "append-only file" in [f.message for f in found if f.check == "store persistence"]
+    assert "redis:/data" in SERVICES["redis"]["volumes"]
 
 
 def run(service: str, config: Path, *instead: str) -> list[str]:
@@ -92,7 +141,10 @@ def test_the_commands_run_as_they_stand(tmp_path: Path, empty_postgres_url: str,
     key = done("keys", *shlex.split(key_line.partition(" run --rm keys ")[2])).splitlines()[-1]
     command = run("router", config)
     with ExitStack() as ended:
-        serving = subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, text=True)
+        stderr = ended.enter_context((tmp_path / "stderr").open("w"))
+        serving = subprocess.Popen(
+            command, env=environ, stdout=subprocess.PIPE, stderr=stderr, text=True
+        )
         ended.enter_context(serving)
         ended.callback(serving.terminate)
         assert serving.stdout is not None
@@ -105,10 +157,14 @@ def test_the_commands_run_as_they_stand(tmp_path: Path, empty_postgres_url: str,
             assert chosen.json()["model"] in ("small", "large"), chosen.text
             word = {"decision_id": chosen.json()["id"], "name": "thumb", "value": True}
             assert client.post("/v1/feedback", json=word).status_code == 200
+        assert "0 problems" in done("doctor")
         check = _words(r"HEALTHCHECK .+ CMD")
         assert check[:2] == ["python", "-c"]
         subprocess.run([sys.executable, "-c", check[2].replace("8080", port)], check=True)
     assert serving.returncode == 0
+    said = [json.loads(line) for line in (tmp_path / "stderr").read_text().splitlines()]
+    routes = [line["route"] for line in said if line["logger"] == "bandit_router.access"]
+    assert routes == ["/v1/decisions", "/v1/feedback", "/healthz"]
 
 
 def _comments() -> list[str]:

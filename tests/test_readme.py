@@ -11,12 +11,12 @@ import sys
 from pathlib import Path
 
 import pytest
-import servers
 from click.testing import CliRunner
 
 from bandit_router.cli import cli
 from bandit_router.config import read_config
 from feedback.judge import judge_settings_from_json
+from simulations.chaos.servers import free_port
 from simulations.tables import write_table
 from simulations.worlds import small_world
 
@@ -74,7 +74,7 @@ def test_the_service_starts_on_servers_and_hears_a_thumb(
     postgres_url: str, redis_url: str, tmp_path: Path
 ) -> None:
     """What the README says to type, with the servers and the port of this test."""
-    port = str(servers.free_port())
+    port = str(free_port())
     typed = only_block("sh", "bandit-router migrate").replace("localhost:8080", f"localhost:{port}")
     typed = typed.replace("--workers 2", f"--workers 2 --port {port}")
     typed = re.sub(r"BANDIT_ROUTER_LOG=\S+", f"BANDIT_ROUTER_LOG={postgres_url}", typed)

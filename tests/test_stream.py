@@ -1,18 +1,13 @@
-"""One stream, embedded and over HTTP, and through kill -9: the beliefs are the fold of the log."""
+"""One stream, embedded and over HTTP: the beliefs are the fold of the log (through faults: `test_chaos`)."""
 
 from __future__ import annotations
 
 import os
-import signal
-import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import playing
-import pytest
-import redis
 from playing import Embedded, Remote
 from serving import Serving, until
 
@@ -48,36 +43,6 @@ def test_two_workers_over_http_believe_the_same_fold(
         assert serving.end() == 0
 
 
-@pytest.mark.timeout(300)
-def test_kill_9_of_one_worker_then_of_all_then_a_flushed_redis(
-    postgres_url: str, redis_url: str, tmp_path: Path
-) -> None:
-    options = ("--workers", "2", "--log", postgres_url, "--store", redis_url)
-    serving = Serving(tmp_path, *options)
-    ledgers: list[playing.Ledger] = []
-    doors = lambda _: Remote(serving.url, patience_s=90.0)  # noqa: E731 - `serving` changes
-    player = threading.Thread(
-        target=lambda: ledgers.append(playing.play(doors, DECISIONS // 2, seed=1)), daemon=True
-    )
-    player.start()
-    try:
-        until(lambda: rows_of(postgres_url) > 20, "nothing is played")
-        os.kill(next(iter(serving.workers())), signal.SIGKILL)
-        until(lambda: len(serving.workers()) == 2, "no other worker came")
-        until(lambda: rows_of(postgres_url) > 60, "it does not go on")
-        serving.kill()
-        with redis.Redis.from_url(redis_url) as client:
-            client.flushdb()
-        serving = Serving(tmp_path, *options, port=serving.port)
-        player.join(200)
-        assert ledgers, "the clients did not come to an end"
-        expected = playing.check_log(postgres_url, ledgers[0])
-        until_same(postgres_url, redis_url, expected)
-        assert_workers_agree(serving.url)
-    finally:
-        serving.end()
-
-
 def stored(log_url: str, store_url: str) -> dict[str, playing.Evidence]:
     """What the shared store holds."""
     store = open_store(store_url)
@@ -88,19 +53,6 @@ def stored(log_url: str, store_url: str) -> dict[str, playing.Evidence]:
     store.close()
     assert isinstance(snapshot, Snapshot)
     return dict(snapshot.evidence)
-
-
-def until_same(log_url: str, store_url: str, expected: dict[str, playing.Evidence]) -> None:
-    """What was acknowledged before a crash may be applied a moment after it."""
-    deadline = time.monotonic() + 30
-    while True:
-        try:
-            playing.assert_same_sums(stored(log_url, store_url), expected)
-            return
-        except AssertionError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.2)
 
 
 def assert_workers_agree(url: str) -> None:
@@ -117,8 +69,3 @@ def promises(url: str) -> set[tuple[object, ...]]:
         candidates = sorted((c["model"], c["mean"], c["std"]) for c in answer["candidates"])
         found.add(tuple((model, round(mean, 6), round(std, 6)) for model, mean, std in candidates))
     return found
-
-
-def rows_of(url: str) -> int:
-    with EventLog.open(url) as log:
-        return int(log.read(lambda c: c.exec_driver_sql("SELECT count(*) FROM decisions").scalar()) or 0)

@@ -12,6 +12,8 @@ import httpx
 
 from bandit_router.errors import (
     AccessError,
+    ArchivedDecisionError,
+    ArchiveError,
     BanditRouterError,
     ConflictError,
     FormatError,
@@ -32,6 +34,8 @@ LONGEST_WAIT_S = 10.0  # whoever is asked to wait longer gives up instead
 _AGAIN = (408, 429, 502, 503, 504)  # proxies between say 502 and 504
 _KINDS: Mapping[str, type[Exception]] = {
     "unknown_decision": UnknownDecisionError,
+    "archived_decision": ArchivedDecisionError,
+    "archive_in_the_way": ArchiveError,
     "unknown_feedback": UnknownFeedbackError,
     "unknown_model": UnknownModelError,
     "unknown_router": UnknownRouterError,

@@ -1,4 +1,4 @@
-"""``bandit-router bench``: how long it takes until another worker's next decision knows of a feedback."""
+"""``bandit-router bench``: how soon another worker's next decision knows of a feedback, and what all costs."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy as np
 from rich.progress import track
 from rich.table import Table
 
+from bandit_router.commands.costs import Costs, measure_costs
 from bandit_router.commands.options import console, with_config
 from bandit_router.config import Config
 from bandit_router.errors import LogUnavailableError
@@ -31,14 +32,19 @@ PERCENTILES = (50, 90, 99)
 @with_config
 @click.option("--store", default=None, metavar="URL", help="Where both workers share beliefs.")
 @click.option("--rounds", type=click.IntRange(min=10), default=500, show_default=True, help="Feedbacks.")
+@click.option("--costs", is_flag=True, help="Measure what a decision and a feedback cost instead.")
 @click.option(
     "--json", "path", type=click.Path(path_type=Path), default=None, help="Write results here."
 )
-def bench(config: Config, rounds: int, path: Path | None) -> None:
+def bench(config: Config, rounds: int, *, costs: bool, path: Path | None) -> None:
     """Measure how fresh beliefs are: two processes, one hears feedback, the other decides as soon as it knows.
 
-    It works on a router of its own in the log that is given.
+    With --costs: what a decision, an outcome and a feedback cost in time and bytes. It works on a router of its
+    own in the log that is given.
     """
+    if costs:
+        _show_costs(measure_costs(config, rounds), path)
+        return
     name = f"bench-{new_id()}"
     models = [Model("one"), Model("other")]
     with Router.open(
@@ -57,6 +63,16 @@ def bench(config: Config, rounds: int, path: Path | None) -> None:
     if path is not None:
         rows = {"acknowledged_ms": _percentiles(acknowledged), "fresh_ms": _percentiles(fresh)}
         path.write_text(json.dumps({"rounds": rounds, "percentiles": PERCENTILES, **rows}))
+
+
+def _show_costs(found: Costs, path: Path | None) -> None:
+    table = Table("what", "", box=None)
+    for what, value in found.rows().items():
+        table.add_row(what, f"{value:,.4g}" if value < 1000 else f"{value:,.0f}")
+    console().print(table)
+    console().print("The bench's router stays in the log.")
+    if path is not None:
+        path.write_text(json.dumps(found.rows()))
 
 
 def _percentiles(seconds: Array) -> list[float]:

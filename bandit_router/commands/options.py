@@ -54,7 +54,7 @@ def with_config(command: Command) -> Command:
     return wrapped
 
 
-def check_installed(what: str, *packages: str) -> None:
+def check_installed(what: str, *packages: str, extras: str = "service,http") -> None:
     """See that optional packages are there.
 
     Raises
@@ -64,5 +64,5 @@ def check_installed(what: str, *packages: str) -> None:
     """
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
-        extras = "pip install 'bandit-router[service,http]'"
-        raise SettingsError(f"{what}: {', '.join(missing)} must be installed: {extras}")
+        how = f"pip install 'bandit-router[{extras}]'"
+        raise SettingsError(f"{what}: {', '.join(missing)} must be installed: {how}")

@@ -30,6 +30,12 @@ from bandit_router.store import open_store
 @click.option("--port", type=int, default=None, help="By default 8080; 0 takes a free one.")
 @click.option("--workers", type=int, default=None, help="Processes that serve; by default 1.")
 @click.option("--drain-s", type=float, default=None, help="How long ending may take [s]; by default 10.")
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default=None,
+    help="What the program says on stderr; by default text.",
+)
 def serve(config: Config) -> None:
     """Serve the router over HTTP.
 
@@ -50,7 +56,7 @@ def _prepared(config: Config, folder: Path) -> tuple[Config, bool]:
         Said here once, instead of by every worker.
     """
     open_store(config.store).close()
-    _check_judge(config)
+    _check_tables(config)
     place = _kept(config.log, folder)
     with EventLog.open(place) as log:
         now = time.time()
@@ -63,7 +69,13 @@ def _prepared(config: Config, folder: Path) -> tuple[Config, bool]:
         return replace(config, log=log.url), keyed
 
 
-def _check_judge(config: Config) -> None:
+def _check_tables(config: Config) -> None:
+    """Read what only workers heed."""
+    from bandit_router.service.tracing import check_tracing
+    from feedback.thresholds import thresholds_from_json
+
+    thresholds_from_json(config.alarms)
+    check_tracing(config.tracing)
     if config.judge:
         from feedback.judge import find_api_key, judge_settings_from_json
 
@@ -84,10 +96,11 @@ def _kept(log: str, folder: Path) -> str:
 def _supervise(config: Config, folder: Path, *, keyed: bool) -> int:
     from prometheus_client.multiprocess import mark_process_dead
 
-    from bandit_router.service.serving import listen, log_to_stderr, work
+    from bandit_router.service.logs import log_to_stderr
+    from bandit_router.service.serving import listen, work
     from bandit_router.service.workers import Supervisor
 
-    log_to_stderr()
+    log_to_stderr(config.service.log_format)
     listener = listen(config.service)
     metrics = folder / "metrics"
     metrics.mkdir()

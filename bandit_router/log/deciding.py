@@ -9,9 +9,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from bandit_router.errors import ConflictError, UnknownDecisionError
-from bandit_router.events import Decision, Feedback, Outcome, Reward
+from bandit_router.errors import ConflictError
+from bandit_router.events import Decision, Feedback, Outcome, Reward, id_floor
 from bandit_router.log import tables as t
+from bandit_router.log.archiving import no_decision
+from bandit_router.log.bases import archived_changes, archived_spending, has_bases
 from bandit_router.log.folding import latest
 from bandit_router.log.hearing import feedback_of, latest_outcome, reward_of
 from bandit_router.log.rows import (
@@ -26,6 +28,9 @@ from bandit_router.log.rows import (
 )
 from bandit_router.settings import TextPolicy
 from bandit_router.values import clean_text
+
+KEYS_KEPT_S = 30 * 86_400.0  # how long a decision's idempotency key holds
+SWEEP_LIMIT = 10_000  # keys let go in one transaction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,16 +106,49 @@ def record_keyed(
     ConflictError
         The key came before with another body.
     """
-    c = t.decisions.c
-    same = sa.select(t.decisions).where(c.router == decision.router, c.key == decision.key)
-    found = connection.execute(same).mappings().first()
-    if found is None:
-        for table, row in rows:
-            connection.execute(sa.insert(table), row)
-        return decision
-    if found["body_hash"] != body_hash:
-        raise ConflictError(f"key {decision.key!r}: it came before with another body")
-    return decision_of(found, duplicate=True)
+    earlier = _decided_under(connection, decision.router, decision.key, body_hash)
+    if earlier is not None:
+        return earlier
+    used = {"router": decision.router, "key": decision.key}
+    used |= {"decision_id": decision.id, "body_hash": body_hash}
+    connection.execute(sa.insert(t.decision_keys), used)  # unique: of two at once, one is refused here
+    for table, row in rows:
+        connection.execute(sa.insert(table), row)
+    return decision
+
+
+def _decided_under(
+    connection: sa.Connection, router: str, key: str | None, body_hash: str
+) -> Decision | None:
+    c, d = t.decision_keys.c, t.decisions
+    mine = (c.router == router, c.key == key)
+    used = connection.execute(sa.select(c.decision_id, c.body_hash).where(*mine)).first()
+    if used is None:
+        return None
+    row = connection.execute(sa.select(d).where(d.c.id == used.decision_id)).mappings().first()
+    if row is None:  # it has left the log since: the key is free again
+        connection.execute(sa.delete(t.decision_keys).where(*mine))
+        return None
+    if used.body_hash != body_hash:
+        raise ConflictError(f"key {key!r}: it came before with another body")
+    return decision_of(row, duplicate=True)
+
+
+def has_old_keys(connection: sa.Connection, now: float) -> bool:
+    """Return whether there are idempotency keys of decisions that are older than 30 days."""
+    return connection.execute(_old_keys(now).limit(1)).first() is not None
+
+
+def sweep_keys(connection: sa.Connection, now: float) -> int:
+    """Let go of them, not of too many at once; return of how many."""
+    c = t.decision_keys.c
+    some = _old_keys(now).order_by(c.decision_id).limit(SWEEP_LIMIT)
+    return int(connection.execute(sa.delete(t.decision_keys).where(c.decision_id.in_(some))).rowcount)
+
+
+def _old_keys(now: float) -> sa.Select[tuple[str]]:
+    c = t.decision_keys.c
+    return sa.select(c.decision_id).where(c.decision_id < id_floor(now - KEYS_KEPT_S))
 
 
 def find_turn(connection: sa.Connection, router: str, conversation: str) -> Turn | None:
@@ -137,7 +175,7 @@ def read_story(connection: sa.Connection, router: str, decision_id: str) -> Stor
     mine = sa.select(t.decisions).where(c.id == decision_id, c.router == router)
     row = connection.execute(mine).mappings().first()
     if row is None:
-        raise UnknownDecisionError(f"no decision {decision_id!r} in router {router!r}")
+        raise no_decision(connection, router, decision_id)
     kept = sa.select(t.texts.c.prompt, t.texts.c.answer).where(t.texts.c.decision_id == decision_id)
     text = connection.execute(kept).first()
     words = sa.select(t.feedback).where(f.decision_id == decision_id).order_by(f.seq)
@@ -179,6 +217,7 @@ def read_rounds(
         ``reward_weight``, null where nothing was heard.
     """
     c, o, r = t.decisions.c, t.outcomes, t.rewards
+    first = id_floor(since or 0.0)
     statement = (
         sa.select(
             *(c.id, c.at_us, c.model, c.probability, c.reason, c.features, c.features_version),
@@ -189,8 +228,8 @@ def read_rounds(
             r.c.weight.label("reward_weight"),
         )
         .select_from(
-            t.decisions.outerjoin(o, sa.and_(o.c.decision_id == c.id, latest(o))).outerjoin(
-                r, sa.and_(r.c.decision_id == c.id, latest(r))
+            t.decisions.outerjoin(o, sa.and_(o.c.decision_id == c.id, latest(o, since=first))).outerjoin(
+                r, sa.and_(r.c.decision_id == c.id, latest(r, since=first))
             )
         )
         .where(c.router == router)
@@ -198,7 +237,7 @@ def read_rounds(
         .execution_options(yield_per=chunk)
     )
     if since is not None:
-        statement = statement.where(c.at_us >= to_us(since))
+        statement = statement.where(c.at_us >= to_us(since), c.id >= first)
     if until is not None:
         statement = statement.where(c.at_us < to_us(until))
     yield from connection.execute(statement).mappings().partitions()
@@ -231,8 +270,8 @@ def read_prompts(
 
 def has_decisions(connection: sa.Connection, router: str) -> bool:
     """Return whether a router has decided anything yet."""
-    c = t.decisions.c
-    return connection.execute(sa.select(c.id).where(c.router == router).limit(1)).first() is not None
+    mine = sa.select(t.decisions.c.id).where(t.decisions.c.router == router).limit(1)
+    return connection.execute(mine).first() is not None or has_bases(connection, router)
 
 
 def write_features(connection: sa.Connection, version: str, vectors: Mapping[str, Any]) -> None:
@@ -259,19 +298,22 @@ def textless_ids(connection: sa.Connection, router: str, features_version: str) 
 
 def spent_since(connection: sa.Connection, router: str, since: float) -> tuple[int, float]:
     """Return (requests, dollars) since a moment [s]; a request without an outcome costs what was predicted."""
-    c, o = t.decisions.c, t.outcomes
+    c, o, first = t.decisions.c, t.outcomes, id_floor(since)
     paid = sa.func.coalesce(o.c.cost_usd, c.predicted_usd, 0.0)
     statement = (
         sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(paid), 0.0))
-        .select_from(t.decisions.outerjoin(o, sa.and_(o.c.decision_id == c.id, latest(o))))
-        .where(c.router == router, c.at_us >= to_us(since))
+        .select_from(t.decisions.outerjoin(o, sa.and_(o.c.decision_id == c.id, latest(o, since=first))))
+        .where(c.router == router, c.at_us >= to_us(since), c.id >= first)
     )
     requests, dollars = connection.execute(statement).one()
-    return int(requests), float(dollars)
+    earlier, paid_usd = archived_spending(connection, router, since)
+    return int(requests) + earlier, float(dollars) + paid_usd
 
 
 def last_changes(connection: sa.Connection, router: str) -> dict[str, float]:
     """Return when the reward rows of each model last changed [s since 1970]."""
     c = t.rewards.c
     statement = sa.select(c.model, sa.func.max(c.made_us)).where(c.router == router).group_by(c.model)
-    return {model: from_us(made) for model, made in connection.execute(statement).all()}
+    changed = archived_changes(connection, router)
+    changed |= {row[0]: row[1] for row in connection.execute(statement)}
+    return {model: from_us(made) for model, made in changed.items()}

@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import shutil
+import sqlite3
 import tempfile
 import time
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import event
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DBAPIError,
+    NoSuchModuleError,
+    OperationalError,
+    SQLAlchemyError,
+)
 
 from bandit_router.errors import LogUnavailableError, LogVersionError, SettingsError
 from bandit_router.log.forking import close_before_fork, unforked
-from bandit_router.log.tables import HEAD, routers
+from bandit_router.log.partitions import ensure
+from bandit_router.log.tables import HEAD, compatibility, routers
 
 logger = logging.getLogger(__name__)
 BUSY_TIMEOUT_S = 30.0  # how long SQLite waits for another process's lock
@@ -27,6 +37,13 @@ CONNECT_S = 5  # how long a connection to PostgreSQL may take
 LOCK_S = 10  # how long a writer waits for a row before it tries its batch again
 IDLE_S = 300  # after which a transaction of a worker that stands still is ended
 POOL_S = 5.0  # how long one waits for a free connection
+PING_S = 5.0  # how long a connection that was idle may take to answer
+# Parameters are prompts and names; so are rows, which SQLAlchemy writes to its logger at DEBUG: that is ours.
+_SILENT: dict[str, Any] = {
+    "hide_parameters": True,
+    "logging_name": "bandit_router",
+}  # Any: each argument of create_engine has a type of its own
+logging.getLogger("sqlalchemy.engine.Engine.bandit_router").setLevel(logging.WARNING)
 _MIGRATING = 0x62616E646974  # the lock that migrating processes take in turn
 
 
@@ -72,10 +89,18 @@ def _sqlite(url: sa.URL) -> sa.Engine:
     else:
         folder = None
         url = _absolute(url)
-    engine = sa.create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_S}, pool_size=8)
+    engine = sa.create_engine(
+        url,
+        connect_args={"timeout": BUSY_TIMEOUT_S},
+        pool_size=8,
+        pool_timeout=POOL_S,
+        **_SILENT,
+    )
     close_before_fork(engine)
     if folder is not None:
         weakref.finalize(engine, _remove, folder, os.getpid())
+    file = None if str(url.database).startswith("file:") else str(url.database)
+    _keep_to_one_file(engine, file)
 
     @event.listens_for(engine, "connect")
     def on_connect(connection: Any, _: object) -> None:  # Any: sqlite3's, or another driver's
@@ -95,6 +120,39 @@ def _sqlite(url: sa.URL) -> sa.Engine:
     return engine
 
 
+def _keep_to_one_file(engine: sa.Engine, file: str | None) -> None:
+    """See that a log whose file was moved or deleted is away: SQLite would write on where nobody looks."""
+    seen = False
+
+    @event.listens_for(engine, "do_connect")
+    def on_connecting(*_: object) -> None:
+        if seen and file is not None and not Path(file).exists():  # SQLite would make an empty one
+            raise _gone()
+
+    @event.listens_for(engine, "connect")
+    def on_connect(_: object, record: Any) -> None:  # Any: SQLAlchemy's own
+        nonlocal seen
+        seen, record.info["file"] = True, _identity(file)
+
+    @event.listens_for(engine, "begin")
+    def on_begin(connection: sa.Connection) -> None:
+        if connection.info.get("file") != _identity(file):
+            connection.invalidate()
+            raise OperationalError("BEGIN", {}, _gone())
+
+
+def _identity(file: str | None) -> tuple[int, int] | None:
+    try:
+        found = None if file is None else Path(file).stat()
+    except OSError:
+        return None
+    return None if found is None else (found.st_dev, found.st_ino)
+
+
+def _gone() -> sqlite3.OperationalError:
+    return sqlite3.OperationalError("the database file was moved or deleted")
+
+
 def _postgresql(url: sa.URL) -> sa.Engine:
     if url.drivername == "postgresql":
         url = url.set(drivername="postgresql+psycopg")
@@ -109,9 +167,17 @@ def _postgresql(url: sa.URL) -> sa.Engine:
     }
     arguments = {name: value for name, value in patience.items() if name not in url.query}
     engine = sa.create_engine(
-        url, connect_args=arguments, pool_size=8, max_overflow=8, pool_timeout=POOL_S, pool_pre_ping=True
+        url,
+        connect_args=arguments,
+        pool_size=8,
+        max_overflow=8,
+        pool_timeout=POOL_S,
+        pool_pre_ping=True,
+        **_SILENT,
     )
     close_before_fork(engine)
+    if engine.driver == "psycopg":
+        _bound(engine)
 
     @event.listens_for(engine, "begin")
     def on_begin(connection: sa.Connection) -> None:
@@ -120,6 +186,27 @@ def _postgresql(url: sa.URL) -> sa.Engine:
             connection.exec_driver_sql("SELECT pg_current_xact_id()")
 
     return engine
+
+
+def _bound(engine: sa.Engine) -> None:
+    """Let no connection wait for ever; a transaction's options ``until`` and ``silence_s`` say how long."""
+    from bandit_router.log.waiting import SILENCE_S, BoundedConnection  # after psycopg was found
+
+    @event.listens_for(engine, "do_connect")
+    def on_connecting(_: object, __: object, arguments: Any, options: Any) -> object:  # Any: psycopg's
+        return BoundedConnection.connect(*arguments, **options)
+
+    @event.listens_for(engine, "begin")
+    def on_begin(connection: sa.Connection) -> None:
+        options, bounded = connection.get_execution_options(), connection.connection.dbapi_connection
+        assert isinstance(bounded, BoundedConnection)
+        bounded.until = options.get("until", math.inf)
+        bounded.silence_s = options.get("silence_s", SILENCE_S)
+
+    @event.listens_for(engine, "checkin")
+    def on_checkin(bounded: BoundedConnection | None, _: object) -> None:
+        if bounded is not None:  # what comes next is a ping
+            bounded.until, bounded.silence_s = math.inf, PING_S
 
 
 def _absolute(url: sa.URL) -> sa.URL:
@@ -135,8 +222,6 @@ def _remove(folder: str, owner: int) -> None:
 
 def _use_wal(cursor: Any) -> None:  # Any: a cursor of sqlite3, or of another driver
     """Switch to write-ahead logging; SQLite answers "locked" at once while another process does the same."""
-    import sqlite3
-
     deadline = time.monotonic() + BUSY_TIMEOUT_S
     while True:
         try:
@@ -181,7 +266,7 @@ def check_exists(engine: sa.Engine) -> None:
 
 
 def check_schema(engine: sa.Engine, *, migrate: bool) -> None:
-    """See that the log has this program's schema.
+    """See that the log has this program's schema, or a newer one on which this program still works.
 
     Parameters
     ----------
@@ -192,24 +277,56 @@ def check_schema(engine: sa.Engine, *, migrate: bool) -> None:
     Raises
     ------
     LogVersionError
-        The schema is newer; or it is older or missing and `migrate` is False.
+        The schema is too new; or it is older or missing and `migrate` is False.
     LogUnavailableError
         The log cannot be reached, or holds something else.
     """
     with translated("reading its version"), unforked():
         found = schema_version(engine)
+        if found == HEAD:
+            return
+        trouble = schema_fits(engine)
+    if migrate and is_older(found):
+        upgrade(engine)
+    elif trouble is not None:
+        raise LogVersionError(trouble)
+    else:
+        logger.warning(
+            "log: its schema is version %s, newer than this program's %s, and fits", found, HEAD
+        )
+
+
+def schema_fits(engine: sa.Engine) -> str | None:
+    """Return why this program cannot work on a log with its schema, or None where it can.
+
+    It can on its own schema, and on a newer one that has only added what this program does not look at.
+    """
+    found = schema_version(engine)
     if found == HEAD:
-        return
-    if found is not None and (not found.isdigit() or int(found) > int(HEAD)):
-        raise LogVersionError(
-            f"log: its schema is version {found}, this program knows up to {HEAD}: upgrade bandit-router"
-        )
-    if not migrate:
-        raise LogVersionError(
-            f"log: its schema is {'missing' if found is None else 'version ' + found}, "
-            f"this program needs {HEAD}: run `bandit-router migrate --log URL`"
-        )
-    upgrade(engine)
+        return None
+    if is_older(found):
+        what = "missing" if found is None else f"version {found}"
+        needs = f"this program needs {HEAD}: run `bandit-router migrate --log URL`"
+        return f"log: its schema is {what}, {needs}"
+    oldest = _oldest(engine)
+    if oldest is not None and int(oldest) <= int(HEAD):
+        return None
+    needs = f"on which programs of schema {oldest or found} or later work, not this one of {HEAD}"
+    return f"log: its schema is version {found}, {needs}: upgrade bandit-router"
+
+
+def is_older(version: str | None) -> bool:
+    """Whether a schema is missing, or older than this program's."""
+    return version is None or (version.isdigit() and int(version) < int(HEAD))
+
+
+def _oldest(engine: sa.Engine) -> str | None:
+    """The oldest schema whose programs work on the log's; None where it does not say."""
+    with engine.connect() as connection:
+        if not sa.inspect(connection).has_table(compatibility.name):
+            return None
+        said = connection.execute(sa.select(compatibility.c.oldest)).scalar()
+        return said if said is not None and said.isdigit() else None
 
 
 def schema_version(engine: sa.Engine) -> str | None:
@@ -224,29 +341,91 @@ def schema_version(engine: sa.Engine) -> str | None:
         return None if version is None else str(version)
 
 
-def upgrade(engine: sa.Engine) -> None:
-    """Bring the schema up to date, in one transaction that other processes wait for."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One migration that a log has not had yet.
+
+    Attributes
+    ----------
+    version : str
+    what : str
+        What it does, in a sentence.
+    oldest : str
+        The oldest schema whose programs still work on what it makes.
+    contracts : bool
+        Whether some programs that work on the log before it no longer do.
+    """
+
+    version: str
+    what: str
+    oldest: str
+    contracts: bool
+
+
+def pending_steps(engine: sa.Engine, *, scripts: Path | None = None) -> list[Step]:
+    """Return the migrations that a log has not had yet, in their order.
+
+    Raises
+    ------
+    LogVersionError
+        The log is newer than them, and this program does not work on it.
+    LogUnavailableError
+    """
+    from alembic.script import ScriptDirectory
+
+    with translated("reading its version"), unforked():
+        found, oldest = schema_version(engine), _oldest(engine)
+        trouble = None if is_older(found) else schema_fits(engine)
+    if trouble is not None:
+        raise LogVersionError(trouble)
+    scripts_of = ScriptDirectory.from_config(alembic_config(scripts=scripts)).walk_revisions
+    news = [script for script in scripts_of() if found is None or script.revision > found]
+    steps: list[Step] = []
+    for script in reversed(news):
+        before = steps[-1].oldest if steps else oldest or found
+        steps.append(_step(script, before if found else None))
+    return steps
+
+
+def _step(script: Any, before: str | None) -> Step:  # Any: alembic's script
+    oldest = str(getattr(script.module, "oldest", script.revision))
+    contracts = before is not None and oldest > before
+    return Step(version=script.revision, what=script.doc, oldest=oldest, contracts=contracts)
+
+
+def upgrade(engine: sa.Engine, *, scripts: Path | None = None) -> None:
+    """Bring the schema up to date, in one transaction that other processes wait for; and create partitions.
+
+    Parameters
+    ----------
+    engine : Engine
+    scripts : Path, optional
+        Alembic's folder, by default the one that this package carries.
+    """
     from alembic import command
 
-    writing = engine.execution_options(writes=True)
+    writing = engine.execution_options(writes=True, silence_s=math.inf)  # an index takes its time
     with translated("migrating"), unforked(), writing.begin() as connection:
         if engine.dialect.name == "postgresql":
             connection.exec_driver_sql("SET LOCAL lock_timeout = 0")
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_MIGRATING})")
-        command.upgrade(alembic_config(connection), "head")
+        command.upgrade(alembic_config(connection, scripts=scripts), "head")
     logger.info("log migrated to schema %s", HEAD)
+    with translated("creating partitions"):
+        ensure(engine)
 
 
-def alembic_config(connection: sa.Connection | None = None) -> Any:  # Any: alembic is imported late
-    """Return Alembic's configuration for the migrations that this package carries."""
+def alembic_config(
+    connection: sa.Connection | None = None, *, scripts: Path | None = None
+) -> Any:  # Any: alembic is imported late
+    """Return Alembic's configuration for the migrations in a folder, by default those of this package."""
     from alembic.config import Config
 
     packed = Path(__file__).parents[1] / "migrations"
     beside = Path(__file__).parents[2] / "migrations"
     config = Config()
-    config.set_main_option(
-        "script_location", str(packed if packed.is_dir() else beside).replace("%", "%%")
-    )
+    folder = scripts or (packed if packed.is_dir() else beside)
+    config.set_main_option("script_location", str(folder).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
     config.attributes["connection"] = connection
     return config

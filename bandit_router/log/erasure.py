@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import sqlalchemy as sa
 
 from bandit_router.errors import StaleGenerationError
 from bandit_router.log import tables as t
+from bandit_router.log.archiving import start_over
 from bandit_router.log.checkpoints import drop_checkpoints, subtract_from_checkpoints
-from bandit_router.log.folding import Lens
-from bandit_router.log.hearing import find_decision, revise
+from bandit_router.log.forgotten import note_erasure
+from bandit_router.log.hearing import DECISIONS, rater_of, revise
+from bandit_router.log.lens import Lens
 from bandit_router.log.pending import forget_pending
 from bandit_router.log.registration import begin_generation, hold, versions
 from bandit_router.log.rows import to_us
@@ -22,13 +24,25 @@ _CHUNK = 500  # ids in one statement
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forgotten:
-    """How much of a user was erased."""
+    """How much of a user was erased.
+
+    Attributes
+    ----------
+    archives_pending : int
+        Archives whose files were out of reach: they are looked through by the next retention run that sees
+        them, and until then they, and what they have taught, may still hold something of the user.
+    """
 
     decisions: int = 0
     outcomes: int = 0
     feedback: int = 0
     rewards: int = 0
     texts: int = 0
+    archives_pending: int = 0
+
+    def __add__(self, other: Forgotten) -> Forgotten:
+        mine, others = asdict(self), asdict(other)
+        return Forgotten(**{name: mine[name] + others[name] for name in mine})
 
 
 def forget_user(
@@ -43,7 +57,9 @@ def forget_user(
     """Erase a user's decisions with all that hangs on them, and the user's words about others' decisions.
 
     What they contributed is taken out of every checkpoint, and a new generation makes every worker fold
-    again from there, so that no belief holds it any more.
+    again from there, so that no belief holds it any more. That they asked is written down, as a hash: for
+    archives, which `retention.erase_archived` looks through afterwards, and for journals that still hold
+    decisions of before.
 
     Raises
     ------
@@ -57,6 +73,7 @@ def forget_user(
             f"log: router {lens.router!r} is no longer at generation {generation}"
         )
     drop_checkpoints(connection, lens.router, but=generation)
+    start_over(connection)  # whoever is archiving copies rows that go
     c = t.decisions.c
     own = [
         row.id
@@ -77,7 +94,8 @@ def forget_user(
             counts[name] += connection.execute(
                 sa.delete(table).where(table.c.decision_id.in_(ids))
             ).rowcount
-        connection.execute(sa.delete(t.judgements).where(t.judgements.c.decision_id.in_(ids)))
+        for table in (t.judgements, t.decision_keys):
+            connection.execute(sa.delete(table).where(table.c.decision_id.in_(ids)))
         # Other users' turns may follow a first turn that goes: they stand on their own then.
         connection.execute(sa.update(t.decisions).where(c.head.in_(ids)).values(head=None))
         counts["decisions"] += connection.execute(sa.delete(t.decisions).where(c.id.in_(ids))).rowcount
@@ -87,7 +105,17 @@ def forget_user(
         mine = t.checkpoints.c.router == lens.router
         connection.execute(sa.update(t.checkpoints).where(mine).values(generation=generation))
     counts["feedback"] += waiting
-    return Forgotten(**counts)
+    _erase_rater(connection, lens.router, user)
+    b = t.bases.c
+    left = connection.execute(sa.select(b.archive).where(b.router == lens.router)).scalars().all()
+    note_erasure(connection, lens.router, user, asked=now, left=left)
+    return Forgotten(**counts, archives_pending=len(left))
+
+
+def _erase_rater(connection: sa.Connection, router: str, user: str) -> None:
+    """Forget how much a user has said."""
+    r = t.raters.c
+    connection.execute(sa.delete(t.raters).where(r.router == router, r.rater == rater_of(user)))
 
 
 def _erase_words(
@@ -99,8 +127,10 @@ def _erase_words(
     mine = (said.router == router, said.source == source, said.decision_id.in_(staying))
     erasing = sa.delete(t.feedback).where(*mine).returning(said.decision_id)
     erased = connection.execute(erasing).scalars().all()
-    for decision_id in sorted(set(erased)):
-        revise(connection, find_decision(connection, router, decision_id), metrics, now)
+    for decision_id in sorted(set(erased)):  # closed ones too: they are copied again
+        spoken_of = DECISIONS.where(c.id == decision_id).with_for_update()
+        decision = connection.execute(spoken_of, {"router_name": router}).mappings().one()
+        revise(connection, decision, metrics, now)
     return len(erased)
 
 

@@ -7,22 +7,22 @@ from collections.abc import Collection
 
 import sqlalchemy as sa
 
-from bandit_router.errors import UnknownFeedbackError
 from bandit_router.events import Feedback
 from bandit_router.log import tables as t
+from bandit_router.log.archiving import archived_routers, no_feedback
 from bandit_router.log.hearing import feedback_of
 
 _CHUNK = 500  # ids in one statement
 
 
 def routers_of(connection: sa.Connection, decision_ids: Collection[str]) -> dict[str, str]:
-    """Return the router of each decision; those that nobody has are left out."""
+    """Return the router of each decision, archived ones too; those that nobody has are left out."""
     c, ids = t.decisions.c, list(decision_ids)
     found: dict[str, str] = {}
     for start in range(0, len(ids), _CHUNK):
         some = sa.select(c.id, c.router).where(c.id.in_(ids[start : start + _CHUNK]))
         found |= {row.id: row.router for row in connection.execute(some)}
-    return found
+    return found | archived_routers(connection, "decision", [of for of in ids if of not in found])
 
 
 def router_of_feedback(connection: sa.Connection, feedback_id: str) -> str | None:
@@ -32,7 +32,7 @@ def router_of_feedback(connection: sa.Connection, feedback_id: str) -> str | Non
         found = connection.execute(mine).scalar()
         if found is not None:
             return str(found)
-    return None
+    return archived_routers(connection, "feedback", [feedback_id]).get(feedback_id)
 
 
 def router_of_conversation(
@@ -64,4 +64,4 @@ def find_feedback(connection: sa.Connection, router: str, feedback_id: str) -> F
         if row is not None:
             held = json.loads(row["body"]) if table is t.pending else {}
             return feedback_of({**row, **held})
-    raise UnknownFeedbackError(f"no feedback {feedback_id!r} in router {router!r}")
+    raise no_feedback(connection, router, feedback_id)

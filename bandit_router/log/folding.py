@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,34 +13,16 @@ import sqlalchemy as sa
 from bandit_router.errors import FormatError
 from bandit_router.evidence import Delta, Evidence, Observation
 from bandit_router.log import tables as t
-from bandit_router.log.following import Place, horizon, late_rows, rows_after
+from bandit_router.log.bases import read_bases
+from bandit_router.log.following import Place, horizon, last_numbers, late_rows, rows_after
+from bandit_router.log.lens import Lens
 from bandit_router.log.rows import Row, from_us, outcome_of, unpack
 from bandit_router.predictions import Predictions, contribution
 from bandit_router.values import Array
 
 logger = logging.getLogger(__name__)
 _CHUNK = 1_024  # rows that are summed in one product
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lens:
-    """Through what the fold looks at the log: which features, how forgetful, since when.
-
-    Attributes
-    ----------
-    born : mapping of str to float
-        Decisions before this moment [s] do not count for that model.
-    """
-
-    router: str
-    dim: int
-    features_version: str
-    half_life_s: float | None
-    born: Mapping[str, float] = field(default_factory=dict)
-
-    def counts(self, model: str, at: float) -> bool:
-        """Whether a decision of that moment counts as evidence for the model."""
-        return at >= self.born.get(model, 0.0)
+_LOOKED_UP = 500  # ids in one statement
 
 
 @dataclass(slots=True, kw_only=True)
@@ -77,6 +59,20 @@ class Fold:
         self.rewards, self.outcomes = news.places
         self.keys = {key for key in self.keys if key // 2 > self.rewards.complete}
 
+    def merge(
+        self,
+        evidence: Mapping[str, Evidence],
+        predictions: Predictions,
+        lens: Lens,
+        *,
+        sign: float = 1.0,
+    ) -> None:
+        """Add (or with ``sign=-1`` subtract) sums of decisions that are not in the log."""
+        for model, sums in evidence.items():
+            own = self.evidence.setdefault(model, Evidence(lens.dim, half_life=lens.half_life_s))
+            own.merge(sums, sign=sign)
+        self.predictions.merge(predictions, sign=sign)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spending:
@@ -98,16 +94,19 @@ class Tail:
         Of rewards and outcomes, once this has been taken in.
     more : bool
         There is more than was read.
+    skipped : int
+        Rewards that could not be folded, for their features are of another version.
     """
 
     deltas: Sequence[Delta]
     spendings: Sequence[Spending]
     places: tuple[Place, Place]
     more: bool
+    skipped: int = 0
 
 
 def fold(connection: sa.Connection, lens: Lens, rewards: Place, outcomes: Place) -> Fold:
-    """Fold the whole log, latest revisions only, in one reading transaction.
+    """Fold the whole log, latest revisions only, in one reading transaction: what it has, and the bases.
 
     Parameters
     ----------
@@ -126,13 +125,17 @@ def fold(connection: sa.Connection, lens: Lens, rewards: Place, outcomes: Place)
         t.rewards.c.value.is_not(None), latest(t.rewards)
     )
     for rows in _chunks(connection, statement):
-        _fold_rewards(result, rows, lens)
+        fold_rewards(result, rows, lens)
     for rows in _chunks(connection, _outcomes(lens.router).where(latest(t.outcomes))):
-        spend_all(result.predictions, [s for row in rows for s in _spending(row, 1.0)])
+        spend_all(result.predictions, spendings_of(rows))
+    for base in read_bases(connection, lens.router):
+        result.merge(base.under(lens), base.predictions, lens)
+        result.skipped += base.skipped
     return result
 
 
-def _fold_rewards(result: Fold, rows: Sequence[Row], lens: Lens) -> None:
+def fold_rewards(result: Fold, rows: Sequence[Row], lens: Lens) -> None:
+    """Add the rewards of rows that replace nothing, each with the features of its decision."""
     seen = [(row, x) for row in rows if (x := _features(row, lens)) is not None]
     result.skipped += len(rows) - len(seen)
     counted = [(row, x) for row, x in seen if lens.counts(row["model"], from_us(row["at_us"]))]
@@ -145,6 +148,11 @@ def _fold_rewards(result: Fold, rows: Sequence[Row], lens: Lens) -> None:
             np.array([row["value"] for row, _ in own]),
             np.array([from_us(row["at_us"]) for row, _ in own]),
         )
+
+
+def spendings_of(rows: Iterable[Row]) -> list[Spending]:
+    """Return what outcomes contribute that replace nothing."""
+    return [spending for row in rows for spending in _spending(row, 1.0)]
 
 
 def _features(row: Row, lens: Lens) -> Array | None:
@@ -160,54 +168,54 @@ def _features(row: Row, lens: Lens) -> Array | None:
 
 def tail(connection: sa.Connection, lens: Lens, rewards: Place, outcomes: Place, *, limit: int) -> Tail:
     """Read what came after two places: each row as what is new less what it replaces."""
+    drawn = last_numbers(connection)
+    if rewards.rests(drawn[t.rewards]) and outcomes.rests(drawn[t.outcomes]):
+        return Tail(deltas=(), spendings=(), places=(rewards, outcomes), more=False)
     seen_from = horizon(connection)
-    heard, heard_more = _unread(connection, _revisions(lens.router), t.rewards, rewards, lens, limit)
-    paid, paid_more = _unread(connection, _payments(lens.router), t.outcomes, outcomes, lens, limit)
-    more = heard_more or paid_more
+    new_rewards = _unread(connection, t.rewards, rewards, lens, limit)
+    new_outcomes = _unread(connection, t.outcomes, outcomes, lens, limit)
+    more = max(len(new_rewards), len(new_outcomes)) >= limit
     places = [
-        place.and_some(seqs) if more else place.after(seqs, seen_from)
-        for place, seqs in (
-            (rewards, [row["seq"] for row in heard]),
-            (outcomes, [row["seq"] for row in paid]),
+        place.and_some(new) if more else place.after(new, seen_from, drawn=drawn[table])
+        for table, place, new in (
+            (t.rewards, rewards, new_rewards),
+            (t.outcomes, outcomes, new_outcomes),
         )
     ]
+    heard = [row for row in _revisions(connection, new_rewards.values()) if row["seq"] in new_rewards]
+    paid = [row for row in _payments(connection, new_outcomes.values()) if row["seq"] in new_outcomes]
     return Tail(
         deltas=[delta for row in heard for delta in _deltas(row, lens)],
         spendings=[spending for row in paid for spending in _spendings(row)],
         places=(places[0], places[1]),
         more=more,
+        skipped=sum(_features(row, lens) is None for row in heard),
     )
 
 
 def _unread(
-    connection: sa.Connection,
-    statement: sa.Select[Any],  # Any: columns
-    table: sa.Table,
-    place: Place,
-    lens: Lens,
-    limit: int,
-) -> tuple[list[Row], bool]:
-    """Return rows of a table that were not read yet, in their order, and whether there are more."""
+    connection: sa.Connection, table: sa.Table, place: Place, lens: Lens, limit: int
+) -> dict[int, str]:
+    """Return rows of a table that were not read yet, in their order: the decision that each is about."""
+    c = table.c
     late = late_rows(connection, table, lens.router, place, limit)
-    ordered = statement.order_by(table.c.seq).limit(limit)
-    rows: list[Row] = list(connection.execute(ordered.where(table.c.seq > place.last)).mappings())
-    more = len(rows) >= limit or len(late) >= limit
+    mine = sa.select(c.seq, c.decision_id).where(c.router == lens.router).order_by(c.seq).limit(limit)
+    rows = list(connection.execute(mine.where(c.seq > place.last)))
     if late:
-        rows = [*connection.execute(ordered.where(table.c.seq.in_(late))).mappings(), *rows]
-    return rows, more
+        rows = [*connection.execute(mine.where(c.seq.in_(late))), *rows]
+    return {row.seq: row.decision_id for row in rows}
 
 
 def _deltas(row: Row, lens: Lens) -> list[Delta]:
     at, x = from_us(row["at_us"]), _features(row, lens)
     if x is None:
         return []
-    new, old = _known(row["value"], row["weight"], x, at), None
-    if row["old_model"] is not None:
-        old = _known(row["old_value"], row["old_weight"], x, at)
-    if new is not None and old is not None and row["model"] == row["old_model"]:
+    new, earlier = _known(row["value"], row["weight"], x, at), row["earlier"]
+    old = None if earlier is None else _known(earlier["value"], earlier["weight"], x, at)
+    if new is not None and old is not None and row["model"] == earlier["model"]:
         parts = [(1, row["model"], new - old)]
     else:
-        parts = [(0, row["old_model"], -old)] if old is not None else []
+        parts = [(0, earlier["model"], -old)] if old is not None else []
         parts += [(1, row["model"], new)] if new is not None else []
     return [
         Delta(key=2 * row["seq"] + half, model=model, observation=observation)
@@ -220,23 +228,17 @@ def _known(value: float | None, weight: float, x: Array, at: float) -> Observati
     return None if value is None else Observation.of(x, value, weight=weight, at=at)
 
 
-def _rewards_with_features(
-    router: str, before: sa.FromClause | None = None
-) -> sa.Select[Any]:  # Any: columns
+def _rewards_with_features(router: str) -> sa.Select[Any]:  # Any: columns
     c, d = t.rewards.c, t.decisions.c
-    source: sa.FromClause = sa.join(t.rewards, t.decisions, c.decision_id == d.id)
-    if before is not None:
-        earlier = sa.and_(before.c.decision_id == c.decision_id, before.c.revision == c.revision - 1)
-        source = source.outerjoin(before, earlier)
+    joined = sa.join(t.rewards, t.decisions, c.decision_id == d.id)
     columns = (c.seq, c.model, c.value, c.weight, c.at_us, d.features, d.features_version)
-    return sa.select(*columns).select_from(source).where(c.router == router)
+    return sa.select(*columns).select_from(joined).where(c.router == router)
 
 
-def _revisions(router: str) -> sa.Select[Any]:  # Any: columns
-    """Reward rows, each with the one that it replaces."""
-    before = t.rewards.alias("before")
-    old = [getattr(before.c, name).label(f"old_{name}") for name in ("model", "value", "weight")]
-    return _rewards_with_features(router, before).add_columns(*old)
+def _revisions(connection: sa.Connection, decision_ids: Iterable[str]) -> list[Row]:
+    """Reward rows of some decisions, each with the decision's features and the row that it replaces."""
+    d = t.decisions.c
+    return _with_earlier(connection, t.rewards, (d.features, d.features_version), decision_ids)
 
 
 def _outcomes(router: str) -> sa.Select[Any]:  # Any: columns
@@ -245,21 +247,45 @@ def _outcomes(router: str) -> sa.Select[Any]:  # Any: columns
     return sa.select(t.outcomes, guessed).select_from(joined).where(t.outcomes.c.router == router)
 
 
-def _payments(router: str) -> sa.Select[Any]:  # Any: columns
-    """Outcomes, each with the one that it replaces."""
-    before, c = t.outcomes.alias("before"), t.outcomes.c
-    earlier = sa.and_(before.c.decision_id == c.decision_id, before.c.revision == c.revision - 1)
-    old = [column.label(f"old_{column.name}") for column in before.c]
-    return _outcomes(router).add_columns(*old).outerjoin(before, earlier)
+def _payments(connection: sa.Connection, decision_ids: Iterable[str]) -> list[Row]:
+    """Outcomes of some decisions, each with the tokens that were guessed and the row that it replaces."""
+    guessed = t.decisions.c.input_tokens.label("guessed_tokens")
+    return _with_earlier(connection, t.outcomes, (guessed,), decision_ids)
+
+
+def _with_earlier(
+    connection: sa.Connection,
+    table: sa.Table,
+    columns: Sequence[sa.ColumnElement[Any]],  # Any: of any type
+    decision_ids: Iterable[str],
+) -> list[Row]:
+    """Return rows of decisions in order, with columns of the decision, and as ``earlier`` the row replaced.
+
+    They are joined here: a database with many partitions would rather join all of them than look ids up.
+    """
+    found: list[Row] = []
+    for ids in _chunked(sorted(set(decision_ids))):
+        of_them = sa.select(t.decisions.c.id.label("of"), *columns).where(t.decisions.c.id.in_(ids))
+        decisions = {row["of"]: row for row in connection.execute(of_them).mappings()}
+        theirs = sa.select(table).where(table.c.decision_id.in_(decisions))
+        rows = connection.execute(theirs).mappings().all()
+        known = {(row["decision_id"], row["revision"]): row for row in rows}
+        found += [
+            {**row, **decisions[of], "earlier": known.get((of, revision - 1))}
+            for (of, revision), row in known.items()
+        ]
+    return sorted(found, key=lambda row: int(row["seq"]))
+
+
+def _chunked(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(ids), _LOOKED_UP):
+        yield ids[start : start + _LOOKED_UP]
 
 
 def _spendings(row: Row) -> list[Spending]:
-    spendings = _spending(row, 1.0)
-    if row["old_seq"] is not None:
-        old = {
-            name.removeprefix("old_"): value for name, value in row.items() if name.startswith("old_")
-        }
-        spendings += _spending({**old, "guessed_tokens": row["guessed_tokens"]}, -1.0)
+    spendings, earlier = _spending(row, 1.0), row["earlier"]
+    if earlier is not None:
+        spendings += _spending({**earlier, "guessed_tokens": row["guessed_tokens"]}, -1.0)
     return spendings
 
 
@@ -282,27 +308,31 @@ def contributions_of(
     connection: sa.Connection, lens: Lens, state: Fold, decision_ids: Sequence[str]
 ) -> tuple[list[Delta], list[Spending]]:
     """Return what some decisions have contributed to a fold."""
-    heard = _revisions(lens.router).where(t.rewards.c.decision_id.in_(decision_ids))
-    paid = _payments(lens.router).where(t.outcomes.c.decision_id.in_(decision_ids))
     deltas = [
         delta
-        for row in connection.execute(heard).mappings()
+        for row in _revisions(connection, decision_ids)
         for delta in _deltas(row, lens)
         if row["seq"] <= state.rewards.complete or delta.key in state.keys
     ]
     spendings = [
         spending
-        for row in connection.execute(paid).mappings()
+        for row in _payments(connection, decision_ids)
         for spending in _spendings(row)
         if row["seq"] in state.outcomes
     ]
     return deltas, spendings
 
 
-def latest(table: sa.Table) -> sa.ColumnElement[bool]:
-    """Return the condition that a row is the last revision of its decision."""
+def latest(table: sa.Table, *, since: str | None = None) -> sa.ColumnElement[bool]:
+    """Return the condition that a row is the last revision of its decision, whose id is `since` or later."""
     newer, c = table.alias(), table.c
-    return ~sa.exists().where(newer.c.decision_id == c.decision_id, newer.c.revision > c.revision)
+    later = sa.exists().where(newer.c.decision_id == c.decision_id, newer.c.revision > c.revision)
+    # PostgreSQL spares itself earlier partitions of those tables of which it is told.
+    return (
+        ~later
+        if since is None
+        else ~later.where(newer.c.decision_id >= since) & (c.decision_id >= since)
+    )
 
 
 def _chunks(

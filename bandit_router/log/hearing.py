@@ -6,17 +6,19 @@ revisions are counted, and new-minus-old is known, without a race.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import sqlalchemy as sa
 
-from bandit_router.errors import ConflictError, UnknownDecisionError, UnknownFeedbackError
+from bandit_router.errors import ConflictError
 from bandit_router.events import Feedback, FeedbackValue, Model, Outcome, Reward, new_id
 from bandit_router.log import tables as t
+from bandit_router.log.archiving import closed_decision, closing, no_decision, no_feedback
+from bandit_router.log.raters import allowances, charge
 from bandit_router.log.rows import Row, digest, from_us, to_us, value_of, value_to_text
-from bandit_router.rewards import Metric, Vote, reward
+from bandit_router.rewards import Channel, Metric, Vote, reward
 from bandit_router.values import check_amount
 
 _OF: sa.BindParameter[str] = sa.bindparam("of")
@@ -31,12 +33,12 @@ def _newest(table: sa.Table) -> sa.Select[Any]:  # Any: columns of any type
 # Built once: SQLAlchemy takes longer to build a statement than SQLite to run it.
 DECISIONS = sa.select(
     *(_decision.id, _decision.router, _decision.at_us, _decision.model),
-    *(_decision.user, _decision.input_tokens),
+    *(_decision.user, _decision.input_tokens, closing(_decision.id).label("closed")),
 ).where(_decision.router == sa.bindparam("router_name"))  # with what hearing about one needs
 _DECISION = DECISIONS.where(_decision.id == _OF).with_for_update()
 _OUTCOME, _REWARD = _newest(t.outcomes), _newest(t.rewards)
 _VOTES = (
-    sa.select(_said.name, _said.source, _said.value, _said.retracted_us)
+    sa.select(_said.name, _said.source, _said.value, _said.retracted_us, _said.share)
     .where(_said.decision_id == _OF)
     .order_by(_said.at_us, _said.seq)
 )
@@ -74,6 +76,26 @@ class Reported:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How far a word's source, and the credential through which it came, may count [observations]."""
+
+    rater: float | None = None
+    channel: Channel | None = None
+
+    def of(self, source: str, decision: Row) -> dict[str, float]:
+        """Return the limit of each rater that answers for a word."""
+        limits = {}
+        # A name made of the decision's own id speaks nowhere else, and a decision counts once.
+        if self.rater is not None and source != f"anonymous:{decision['id']}":
+            limits[rater_of(source)] = self.rater
+        channel = self.channel
+        own = channel is not None and channel.vouches and source == decision["user"]
+        if channel is not None and channel.influence is not None and not own:
+            limits[f"key:{channel.name}"] = channel.influence
+        return limits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Word:
     """One word of feedback, checked, before it is recorded: about a decision, or a conversation's draw."""
 
@@ -86,19 +108,30 @@ class Word:
     comment: str | None
     at: float | None  # as given
     received: float
+    channel: Channel | None = None
 
     @property
     def body_hash(self) -> str:
         """What a repeated key must repeat too."""
         return digest([self.name, self.value, self.source, self.comment, self.at])
 
-    @property
-    def said_us(self) -> int:
-        """When it was said."""
-        return to_us(self.received if self.at is None else self.at)
+    def moments(self, active: Row | None) -> dict[str, int]:
+        """Return when it was said, where `active` is the latest word of its source.
 
-    def row(self, router: str, decision_id: str, source: str | None) -> dict[str, Any]:
-        """Return the row of this word, under an id of its own."""
+        Words without a time of their own follow each other as they arrive, for the clocks of workers differ.
+        Theirs is the time when they came, which is how such a word is known.
+        """
+        if self.at is not None:
+            return {"at_us": to_us(self.at)}
+        us = to_us(self.received)
+        if active is not None and active["at_us"] == active["received_us"]:
+            us = max(us, active["at_us"])
+        return {"at_us": us, "received_us": us}
+
+    def row(
+        self, router: str, decision_id: str, source: str | None, active: Row | None
+    ) -> dict[str, Any]:
+        """Return the row of this word, under an id of its own, after the latest word of its source."""
         return {
             "id": new_id(self.received),
             "decision_id": decision_id,
@@ -109,10 +142,14 @@ class Word:
             "comment": self.comment,
             "key": self.key,
             "body_hash": self.body_hash,
-            "at_us": self.said_us,
             "received_us": to_us(self.received),
             "retracted_us": None,
+            **self.moments(active),
         }
+
+    def limits(self, rater_limit: float | None) -> Limits:
+        """What it may count for, where one source may count for `rater_limit`."""
+        return Limits(rater=rater_limit, channel=self.channel)
 
     def repeats(self, said: Row) -> bool:
         """Whether it says nothing but what was said."""
@@ -133,7 +170,11 @@ class Word:
 
 
 def record_feedback(
-    connection: sa.Connection, decision: Row, word: Word, metrics: Mapping[str, Metric]
+    connection: sa.Connection,
+    decision: Row,
+    word: Word,
+    metrics: Mapping[str, Metric],
+    rater_limit: float | None = None,
 ) -> Feedback:
     """Record one word about a decision and revise its reward; or find that it was said before.
 
@@ -152,21 +193,53 @@ def record_feedback(
     if active is not None and word.key is None and word.repeats(active):
         _say_later(connection, word, active)
         return _answer(connection, active, duplicate=True)
-    row = word.row(decision["router"], of, source)
-    record_words(connection, decision, [row], metrics, word.received)
+    row = word.row(decision["router"], of, source, active)
+    record_words(connection, decision, [(row, word.limits(rater_limit))], metrics, word.received)
     return _answer(connection, row, duplicate=False)
 
 
 def record_words(
     connection: sa.Connection,
     decision: Row,
-    rows: Sequence[Row],
+    words: Sequence[tuple[Row, Limits]],
     metrics: Mapping[str, Metric],
     now: float,
 ) -> None:
     """Insert words about a decision, in the order of their arrival, and revise its reward."""
-    connection.execute(_INSERT_WORD, rows)
+    for row, limits in words:
+        _insert_word(connection, decision, row, limits, metrics, now)
     revise(connection, decision, metrics, now)
+
+
+def _insert_word(
+    connection: sa.Connection,
+    decision: Row,
+    row: Row,
+    limits: Limits,
+    metrics: Mapping[str, Metric],
+    now: float,
+) -> None:
+    """Insert a word with its share; one that replaces another takes over that one's, and uses nothing more."""
+    earlier = _first(
+        connection, _LATEST_WORD, of=row["decision_id"], under=row["name"], by=row["source"]
+    )
+    if earlier is not None:
+        connection.execute(_INSERT_WORD, {**row, "share": earlier["share"]})
+        return
+    router, metric = decision["router"], metrics.get(row["name"])
+    weight = metric.weight if metric is not None and metric.limited else 0.0
+    of = limits.of(row["source"], decision) if weight > 0 else {}
+    used = allowances(connection, router, list(of)) if of else {}
+    shares = [used[rater].share(weight, limit=limit, now=now) for rater, limit in of.items()]
+    share = min(shares, default=1.0)
+    connection.execute(_INSERT_WORD, {**row, "share": share})
+    if of and share > 0:
+        charge(connection, router, list(of), weight * share, now)
+
+
+def rater_of(source: str) -> str:
+    """Under what a source's allowance is kept: a name that looks like a key's is not taken for one."""
+    return source if not source.startswith("key:") else f"source {source}"[:255]
 
 
 def default_source(decision: Row) -> str:
@@ -176,10 +249,10 @@ def default_source(decision: Row) -> str:
 
 def _say_later(connection: sa.Connection, word: Word, active: Row) -> None:
     """A repeated word holds from its latest time on, lest a contrary one that is on its way wins."""
-    if word.said_us > active["at_us"]:
-        connection.execute(
-            sa.update(t.feedback).where(t.feedback.c.id == active["id"]).values(at_us=word.said_us)
-        )
+    moments = word.moments(active)
+    if moments["at_us"] > active["at_us"]:
+        mine = (_said.id == active["id"], _said.decision_id == active["decision_id"])
+        connection.execute(sa.update(t.feedback).where(*mine).values(moments))
 
 
 def retract(
@@ -197,12 +270,11 @@ def retract(
         sa.select(t.feedback).where(t.feedback.c.id == feedback_id, t.feedback.c.router == router),
     )
     if row is None:
-        raise UnknownFeedbackError(f"no feedback {feedback_id!r} in router {router!r}")
+        raise no_feedback(connection, router, feedback_id)
     duplicate = row["retracted_us"] is not None
     if not duplicate:
-        connection.execute(
-            sa.update(t.feedback).where(t.feedback.c.id == feedback_id).values(retracted_us=to_us(now))
-        )
+        mine = (_said.id == feedback_id, _said.decision_id == row["decision_id"])
+        connection.execute(sa.update(t.feedback).where(*mine).values(retracted_us=to_us(now)))
         revise(connection, find_decision(connection, router, row["decision_id"]), metrics, now)
     return _answer(connection, row, duplicate=duplicate)
 
@@ -288,12 +360,21 @@ def revise(connection: sa.Connection, decision: Row, metrics: Mapping[str, Metri
 
 def active_votes(connection: sa.Connection, decision_id: str) -> list[Vote]:
     """The latest word of each rater under each name, unless it was retracted or revoked."""
-    rows = connection.execute(_VOTES, {"of": decision_id})
-    latest = {(row.name, row.source): row for row in rows}
+    return votes_of(connection.execute(_VOTES, {"of": decision_id}).mappings())
+
+
+def votes_of(words: Iterable[Row]) -> list[Vote]:
+    """As `active_votes`, of words in the order in which they were said, and arrived."""
+    latest = {(row["name"], row["source"]): row for row in words}
     return [
-        Vote(name=row.name, source=row.source, value=value)
+        Vote(
+            name=row["name"],
+            source=row["source"],
+            value=value,
+            share=1.0 if row["share"] is None else row["share"],
+        )
         for row in latest.values()
-        if row.retracted_us is None and (value := value_of(row.value)) is not None
+        if row["retracted_us"] is None and (value := value_of(row["value"])) is not None
     ]
 
 
@@ -303,11 +384,13 @@ def find_decision(connection: sa.Connection, router: str, decision_id: str) -> R
     Raises
     ------
     UnknownDecisionError
-        No such decision in this router.
+        No such decision in this router; it may have been archived (`ArchivedDecisionError`).
     """
     row = _first(connection, _DECISION, of=decision_id, router_name=router)
     if row is None:
-        raise UnknownDecisionError(f"no decision {decision_id!r} in router {router!r}")
+        raise no_decision(connection, router, decision_id)
+    if row["closed"]:
+        raise closed_decision(connection, decision_id)
     return row
 
 

@@ -15,6 +15,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from bandit_router.events import new_id
 from bandit_router.log import tables as t
+from bandit_router.log.archiving import closing
 from bandit_router.log.rows import Row, to_us
 
 DAY_S = 86_400.0
@@ -160,7 +161,14 @@ def unjudged(
 def enqueue(
     connection: sa.Connection, queue: Queue, decisions: Sequence[str], *, probability: float, now: float
 ) -> int:
-    """Make judgements of decisions that were sampled, unless another worker has; return how many."""
+    """Make judgements of decisions that were sampled, unless another worker has; return how many.
+
+    Decisions that were erased or archived since they were looked up get none: they are held until this is
+    committed, so that none goes meanwhile.
+    """
+    d = t.decisions.c
+    there = sa.select(d.id).where(d.id.in_(decisions), ~closing(d.id)).order_by(d.id)
+    stay = set(connection.execute(there.with_for_update(read=True)).scalars())
     insert = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
     statement = insert(t.judgements).on_conflict_do_nothing().returning(_job.id)
     common = {
@@ -172,7 +180,7 @@ def enqueue(
         "created_us": to_us(now),
         "due_us": to_us(now),
     }
-    rows = [{**common, "id": new_id(now), "decision_id": decision_id} for decision_id in decisions]
+    rows = [{**common, "id": new_id(now), "decision_id": of} for of in decisions if of in stay]
     return len(connection.execute(statement, rows).all()) if rows else 0
 
 

@@ -12,31 +12,34 @@ import json
 import logging
 import uuid
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
-from bandit_router.errors import UnknownDecisionError
-from bandit_router.events import Feedback, id_time
+from bandit_router.errors import LogUnavailableError, UnknownDecisionError
+from bandit_router.events import Feedback, Model, Outcome, id_time
 from bandit_router.log import hearing
 from bandit_router.log import tables as t
+from bandit_router.log.archiving import closed_decision, closing, no_decision
 from bandit_router.log.deciding import find_turn
-from bandit_router.log.hearing import Word
+from bandit_router.log.forgotten import erased_since
+from bandit_router.log.hearing import Limits, Reported, Word
 from bandit_router.log.rows import Row, to_us
-from bandit_router.rewards import Metric
+from bandit_router.rewards import Channel, Metric
 
 logger = logging.getLogger(__name__)
 Said = dict[str, Any]  # Any: a value of each column's own type
 
 YOUNG_S = 900.0  # how old a decision's id may be for its decision to be still on its way
-AHEAD_S = 60.0  # how far ahead of this clock it may be
+AHEAD_S = YOUNG_S  # how far ahead of this clock it may be: clocks of workers differ either way
 KEPT_S = 86_400.0  # how long a word waits for its decision
 SWEEP_LIMIT = 500  # decisions looked after in one transaction
 
 _waits, _decided = t.pending.c, t.decisions.c
 _BODY = ("name", "value", "comment", "at_us", "received_us", "retracted_us")
+_CHANNEL = "channel"  # in the body, where there was one
 _COLUMNS = ("id", "router", "decision_id", "source", "key", "body_hash")
 _HELD = (
     sa.select(t.pending)
@@ -52,14 +55,20 @@ _DECISION = (
 _DELETE = sa.delete(t.pending).where(_waits.id == sa.bindparam("of"))
 # Decisions that another worker is busy with are left to it.
 _VISIBLE = (
-    hearing.DECISIONS.where(_decided.id.in_(sa.select(_waits.decision_id)))
+    hearing.DECISIONS.where(_decided.id.in_(sa.select(_waits.decision_id)), ~closing(_decided.id))
     .order_by(_decided.id)
     .limit(SWEEP_LIMIT)
     .with_for_update(skip_locked=True)
 )
 
 
-def hear(connection: sa.Connection, router: str, word: Word, metrics: Mapping[str, Metric]) -> Feedback:
+def hear(
+    connection: sa.Connection,
+    router: str,
+    word: Word,
+    metrics: Mapping[str, Metric],
+    rater_limit: float | None = None,
+) -> Feedback:
     """Record one word about a decision, or keep it until its decision is visible.
 
     Raises
@@ -75,10 +84,50 @@ def hear(connection: sa.Connection, router: str, word: Word, metrics: Mapping[st
     if decision is None:
         if _may_appear(connection, router, decision_id, word.received):
             return _hold(connection, router, decision_id, word)
-        raise UnknownDecisionError(f"no decision {decision_id!r} in router {router!r}")
+        raise no_decision(connection, router, decision_id)
+    if decision["closed"]:
+        raise closed_decision(connection, decision_id)
     if decision["awaited"]:  # what came before is recorded before
-        _apply(connection, decision, metrics, word.received)
-    return hearing.record_feedback(connection, decision, word, metrics)
+        _apply(connection, decision, metrics, word.received, rater_limit)
+    return hearing.record_feedback(connection, decision, word, metrics, rater_limit)
+
+
+def report(
+    connection: sa.Connection,
+    router: str,
+    decision_id: str,
+    outcome: Outcome,
+    *,
+    answer: str | None,
+    models: Mapping[str, Model],
+    metrics: Mapping[str, Metric],
+    now: float,
+) -> Reported:
+    """Record how the call went; a second, different outcome replaces the first.
+
+    Raises
+    ------
+    UnknownDecisionError
+        No such decision in this router, and none can be on its way.
+    LogUnavailableError
+        It may be on its way: another worker keeps it until the log answers there. Unlike a word, an outcome is
+        not kept until then; whoever reports it comes again.
+    """
+    try:
+        return hearing.record_outcome(
+            connection,
+            router,
+            decision_id,
+            outcome,
+            answer=answer,
+            models=models,
+            metrics=metrics,
+            now=now,
+        )
+    except UnknownDecisionError as error:
+        if _may_appear(connection, router, decision_id, now):
+            raise LogUnavailableError(f"log: decision {decision_id!r} is not there yet") from error
+        raise
 
 
 def retract(
@@ -110,7 +159,11 @@ def has_pending(connection: sa.Connection, router: str) -> bool:
 
 
 def apply_pending(
-    connection: sa.Connection, router: str, metrics: Mapping[str, Metric], now: float
+    connection: sa.Connection,
+    router: str,
+    metrics: Mapping[str, Metric],
+    now: float,
+    rater_limit: float | None = None,
 ) -> int:
     """Apply the words that wait for decisions which are visible by now, and drop those that waited too long.
 
@@ -122,7 +175,7 @@ def apply_pending(
         How many words were applied.
     """
     decisions = connection.execute(_VISIBLE, {"router_name": router}).mappings().all()
-    applied = sum(_apply(connection, decision, metrics, now) for decision in decisions)
+    applied = sum(_apply(connection, decision, metrics, now, rater_limit) for decision in decisions)
     _drop_old(connection, router, now)
     return applied
 
@@ -176,14 +229,16 @@ def _may_appear(connection: sa.Connection, router: str, decision_id: str, now: f
 def _hold(connection: sa.Connection, router: str, decision_id: str, word: Word) -> Feedback:
     held = _held(connection, decision_id)
     words = [_unpack(row) for row in held]
-    earlier = _said_before(words, word)
+    active = _active(words, word)
+    earlier = _said_before(words, word, active)
     if earlier is not None:
-        if word.key is None and word.said_us > earlier["at_us"]:  # it holds from its latest time on
-            _change(connection, earlier, at_us=word.said_us)
+        moments = word.moments(earlier)
+        if word.key is None and moments["at_us"] > earlier["at_us"]:  # it holds from its latest time on
+            _change(connection, earlier, **moments)
         return _answer(earlier, duplicate=True)
-    row = word.row(router, decision_id, word.source)
+    row = word.row(router, decision_id, word.source, active)
     after = held[-1]["received_us"] + 1 if held else 0  # clocks differ, and may stand still
-    kept = {name: row[name] for name in _COLUMNS} | {"body": _body(row)}
+    kept = {name: row[name] for name in _COLUMNS} | {"body": _body(row | _channel(word))}
     order = {"received_us": max(row["received_us"], after)}
     try:
         with connection.begin_nested():
@@ -193,18 +248,28 @@ def _hold(connection: sa.Connection, router: str, decision_id: str, word: Word) 
     return _answer(row, duplicate=False)
 
 
-def _said_before(held: Sequence[Said], word: Word) -> Said | None:
+def _active(held: Sequence[Said], word: Word) -> Said | None:
+    """The latest word of the same source."""
+    same = [said for said in held if (said["name"], said["source"]) == (word.name, word.source)]
+    return max(reversed(same), key=lambda said: said["at_us"], default=None)  # ties: the last to come
+
+
+def _said_before(held: Sequence[Said], word: Word, active: Said | None) -> Said | None:
     if word.key is not None:
         same_key = next((said for said in held if said["key"] == word.key), None)
         if same_key is not None:
             word.check_body(same_key)
         return same_key
-    same = [said for said in held if (said["name"], said["source"]) == (word.name, word.source)]
-    active = max(reversed(same), key=lambda said: said["at_us"], default=None)  # ties: the last to come
     return active if active is not None and word.repeats(active) else None
 
 
-def _apply(connection: sa.Connection, decision: Row, metrics: Mapping[str, Metric], now: float) -> int:
+def _apply(
+    connection: sa.Connection,
+    decision: Row,
+    metrics: Mapping[str, Metric],
+    now: float,
+    rater_limit: float | None,
+) -> int:
     """Record what waits for a decision, in the order of arrival; every word under its own id."""
     held = _held(connection, decision["id"])
     if not held:
@@ -213,7 +278,10 @@ def _apply(connection: sa.Connection, decision: Row, metrics: Mapping[str, Metri
     used = sa.select(said.key).where(said.decision_id == decision["id"], said.key.is_not(None))
     taken = set(connection.execute(used).scalars())
     words = [_settle(_unpack(row), decision, taken) for row in held]
-    hearing.record_words(connection, decision, words, metrics, now)
+    gone = erased_since(connection, decision["router"], {word["source"] for word in words})
+    stay = [word for word in words if word["received_us"] > gone.get(word["source"], -1)]
+    limited = [(word, _limits(word, rater_limit)) for word in stay]
+    hearing.record_words(connection, decision, limited, metrics, now)
     connection.execute(_DELETE, [{"of": word["id"]} for word in words])
     return len(words)
 
@@ -231,7 +299,17 @@ def _held(connection: sa.Connection, decision_id: str) -> Sequence[Row]:
 
 
 def _body(word: Said) -> str:
-    return json.dumps({name: word[name] for name in _BODY})
+    return json.dumps({name: word[name] for name in (*_BODY, _CHANNEL) if name in word})
+
+
+def _channel(word: Word) -> Said:
+    return {} if word.channel is None else {_CHANNEL: asdict(word.channel)}
+
+
+def _limits(word: Said, rater_limit: float | None) -> Limits:
+    """What a word that waited may count for."""
+    channel = word.pop(_CHANNEL, None)
+    return Limits(rater=rater_limit, channel=None if channel is None else Channel(**channel))
 
 
 def _unpack(held: Row) -> Said:

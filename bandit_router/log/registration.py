@@ -12,7 +12,7 @@ from bandit_router.errors import LogUnavailableError, SettingsError
 from bandit_router.events import Model
 from bandit_router.log import tables as t
 from bandit_router.log.rows import from_us, to_us
-from bandit_router.settings import Settings, model_from_json, model_to_json
+from bandit_router.settings import Settings, model_from_log, model_to_json, understood
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,14 +77,12 @@ def read_registration(connection: sa.Connection, router: str) -> Registration | 
     found = connection.execute(own).first()
     if found is None:
         return None
-    c, s = t.models.c, t.settings.c
+    c = t.models.c
     rows = connection.execute(sa.select(t.models).where(c.router == router).order_by(c.place)).all()
-    body = connection.execute(
-        sa.select(s.body).where(s.router == router).order_by(s.revision.desc()).limit(1)
-    ).scalar()
+    body = _last_settings(connection, router)
     try:
-        models = [(row.retired, model_from_json(json.loads(row.body))) for row in rows]
-        settings = Settings.from_json(json.loads(body or "{}"))
+        models = [(row.retired, model_from_log(json.loads(row.body))) for row in rows]
+        settings = Settings.from_json(understood(json.loads(body or "{}"))[0])
     except (SettingsError, json.JSONDecodeError) as error:
         raise LogUnavailableError(f"log: router {router!r}: {error}") from error
     return Registration(
@@ -121,15 +119,22 @@ def hold(connection: sa.Connection, router: str) -> None:
 
 
 def write_settings(connection: sa.Connection, router: str, settings: Settings, now: float) -> None:
-    """Write a new revision of a router's settings."""
+    """Write a new revision of a router's settings; what a newer program has added to them stays."""
     revision = _count_up(connection, router)
+    _, added = understood(json.loads(_last_settings(connection, router) or "{}"))
     row = {
         "router": router,
         "revision": revision,
         "at_us": to_us(now),
-        "body": json.dumps(settings.to_json()),
+        "body": json.dumps({**added, **settings.to_json()}),
     }
     connection.execute(sa.insert(t.settings), row)
+
+
+def _last_settings(connection: sa.Connection, router: str) -> str | None:
+    s = t.settings.c
+    mine = sa.select(s.body).where(s.router == router).order_by(s.revision.desc()).limit(1)
+    return connection.execute(mine).scalar()
 
 
 def fix_cost_unit(connection: sa.Connection, router: str, unit_usd: float, now: float) -> None:
@@ -175,10 +180,11 @@ def retire_model(connection: sa.Connection, router: str, name: str) -> bool:
     return found
 
 
-def begin_generation(connection: sa.Connection, router: str) -> int:
-    """Make every worker fold this router's beliefs again; return the new generation."""
+def begin_generation(connection: sa.Connection, router: str, *, after: int = 0) -> int:
+    """Make every worker fold this router's beliefs again; return the new generation, which is after another."""
     c = t.routers.c
-    connection.execute(sa.update(t.routers).where(c.name == router).values(generation=c.generation + 1))
+    last = sa.case((c.generation > after, c.generation), else_=after)
+    connection.execute(sa.update(t.routers).where(c.name == router).values(generation=last + 1))
     _count_up(connection, router)
     return int(connection.execute(sa.select(c.generation).where(c.name == router)).scalar_one())
 

@@ -2,6 +2,10 @@
 
 Moments are whole microseconds since 1970, UTC; arrays are lossless little-endian float64; ``seq`` orders
 what followers read. Text of prompts and answers lives apart, so that it can expire while evidence stays.
+
+On PostgreSQL the tables that grow with traffic are partitioned by the id of the decision, which is a moment
+too (``partitions``). There every unique constraint holds the decision's id, so that ``seq`` is unique only
+because one sequence counts for all partitions.
 """
 
 from __future__ import annotations
@@ -10,18 +14,21 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Connection,
     Float,
     Index,
     Integer,
     LargeBinary,
     MetaData,
+    PrimaryKeyConstraint,
     String,
     Table,
     Text,
     UniqueConstraint,
+    event,
 )
 
-HEAD = "0003"  # the newest migration, which this program reads and writes
+HEAD = "0005"  # the newest migration, which this program reads and writes
 
 metadata = MetaData(
     naming_convention={
@@ -31,6 +38,8 @@ metadata = MetaData(
     }
 )
 _ID = String(36)
+# Decisions' ids sort by time only byte by byte, which is not how every database sorts text.
+_DECISION = String(36).with_variant(String(36, collation="C"), "postgresql")
 _NAME = String(255)
 _SEQ = BigInteger().with_variant(Integer, "sqlite")  # SQLite counts only an INTEGER by itself
 
@@ -63,6 +72,13 @@ settings = Table(
     Column("body", Text, nullable=False),
 )
 
+# The oldest schema whose programs still work on this one: written by migrations, read by older programs.
+compatibility = Table(
+    "compatibility",
+    metadata,
+    Column("oldest", String(32), primary_key=True),
+)
+
 extractors = Table(
     "extractors",
     metadata,
@@ -74,7 +90,7 @@ extractors = Table(
 decisions = Table(
     "decisions",
     metadata,
-    Column("id", _ID, primary_key=True),
+    Column("id", _DECISION, primary_key=True),
     Column("router", _NAME, nullable=False),
     Column("at_us", BigInteger, nullable=False),
     Column("model", _NAME, nullable=False),
@@ -89,33 +105,45 @@ decisions = Table(
     Column("cost_unit_usd", Float(53)),
     Column("user", _NAME),
     Column("conversation", _NAME),
-    Column("head", _ID),  # the decision whose draw this turn of a conversation repeats
+    Column("head", _DECISION),  # the decision whose draw this turn of a conversation repeats
     Column("tags", Text),
     Column("key", _NAME),
     Column("body_hash", String(64)),
     Column("prompt_hash", String(64)),
-    UniqueConstraint("router", "key"),
     Index(None, "router", "at_us"),
     Index(None, "router", "user"),
     Index(None, "router", "conversation"),
+    postgresql_partition_by="RANGE (id)",
+)
+
+# Which decision an idempotency key was used for: apart, for it is unique over all partitions.
+decision_keys = Table(
+    "decision_keys",
+    metadata,
+    Column("router", _NAME, primary_key=True),
+    Column("key", _NAME, primary_key=True),
+    Column("decision_id", _DECISION, nullable=False),
+    Column("body_hash", String(64), nullable=False),
+    Index(None, "decision_id"),
 )
 
 texts = Table(
     "texts",
     metadata,
-    Column("decision_id", _ID, primary_key=True),
+    Column("decision_id", _DECISION, primary_key=True),
     Column("router", _NAME, nullable=False),
     Column("at_us", BigInteger, nullable=False),
     Column("prompt", Text),
     Column("answer", Text),
     Index(None, "router", "at_us"),
+    postgresql_partition_by="RANGE (decision_id)",
 )
 
 outcomes = Table(
     "outcomes",
     metadata,
-    Column("seq", _SEQ, primary_key=True, autoincrement=True),
-    Column("decision_id", _ID, nullable=False),
+    Column("seq", _SEQ, autoincrement=True),
+    Column("decision_id", _DECISION, nullable=False),
     Column("revision", Integer, nullable=False),  # the highest one counts
     Column("router", _NAME, nullable=False),
     Column("at_us", BigInteger, nullable=False),
@@ -127,17 +155,19 @@ outcomes = Table(
     Column("latency_s", Float(53)),
     Column("ttft_s", Float(53)),
     Column("error", Text),
-    UniqueConstraint("decision_id", "revision"),
+    PrimaryKeyConstraint("seq").ddl_if(dialect="sqlite"),
+    UniqueConstraint("decision_id", "revision").ddl_if(dialect="sqlite"),
     Index(None, "router", "seq"),
     sqlite_autoincrement=True,
+    postgresql_partition_by="RANGE (decision_id)",
 )
 
 feedback = Table(
     "feedback",
     metadata,
-    Column("seq", _SEQ, primary_key=True, autoincrement=True),
+    Column("seq", _SEQ, autoincrement=True),
     Column("id", _ID, nullable=False),
-    Column("decision_id", _ID, nullable=False),
+    Column("decision_id", _DECISION, nullable=False),
     Column("router", _NAME, nullable=False),
     Column("name", _NAME, nullable=False),
     Column("source", _NAME, nullable=False),
@@ -149,17 +179,20 @@ feedback = Table(
     Column("received_us", BigInteger, nullable=False),
     Column("retracted_us", BigInteger),
     Column("share", Float(53)),  # how much of a full word it counts; null is all
-    UniqueConstraint("id"),
+    PrimaryKeyConstraint("seq").ddl_if(dialect="sqlite"),
+    UniqueConstraint("id").ddl_if(dialect="sqlite"),
+    Index(None, "id").ddl_if(dialect="postgresql"),
     UniqueConstraint("decision_id", "key"),
     Index(None, "router", "source"),
     sqlite_autoincrement=True,
+    postgresql_partition_by="RANGE (decision_id)",
 )
 
 rewards = Table(
     "rewards",
     metadata,
-    Column("seq", _SEQ, primary_key=True, autoincrement=True),
-    Column("decision_id", _ID, nullable=False),
+    Column("seq", _SEQ, autoincrement=True),
+    Column("decision_id", _DECISION, nullable=False),
     Column("revision", Integer, nullable=False),  # the highest one counts
     Column("router", _NAME, nullable=False),
     Column("at_us", BigInteger, nullable=False),
@@ -167,9 +200,11 @@ rewards = Table(
     Column("model", _NAME, nullable=False),  # credited: the one that served
     Column("value", Float(53)),  # null where nothing is known any more
     Column("weight", Float(53), nullable=False),
-    UniqueConstraint("decision_id", "revision"),
+    PrimaryKeyConstraint("seq").ddl_if(dialect="sqlite"),
+    UniqueConstraint("decision_id", "revision").ddl_if(dialect="sqlite"),
     Index(None, "router", "seq"),
     sqlite_autoincrement=True,
+    postgresql_partition_by="RANGE (decision_id)",
 )
 
 checkpoints = Table(
@@ -208,7 +243,7 @@ pending = Table(
     metadata,
     Column("id", _ID, primary_key=True),  # the feedback's, from the first answer on
     Column("router", _NAME, nullable=False),
-    Column("decision_id", _ID, nullable=False),
+    Column("decision_id", _DECISION, nullable=False),
     Column("body", Text, nullable=False),  # JSON: the word as it was said
     Column("source", _NAME),
     Column("key", _NAME),
@@ -249,7 +284,7 @@ judgements = Table(
     metadata,
     Column("id", _ID, primary_key=True),
     Column("router", _NAME, nullable=False),
-    Column("decision_id", _ID, nullable=False),
+    Column("decision_id", _DECISION, nullable=False),
     Column("judge", _NAME, nullable=False),  # the model that grades
     Column("probability", Float(53), nullable=False),  # with which this answer was sampled
     Column("state", String(16), nullable=False),  # waiting, graded, malformed, failed
@@ -265,3 +300,86 @@ judgements = Table(
     Index(None, "state", "due_us"),
     Index(None, "judge", "claimed_us"),
 )
+
+# Ranges of decisions that left the log for files, and what those files are.
+archives = Table(
+    "archives",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("first", _DECISION, nullable=False),
+    Column("before", _DECISION, nullable=False),  # not included
+    Column("state", String(16), nullable=False),  # closing, archived
+    Column("revision", Integer, nullable=False),  # grows when what is to be in it changes
+    Column("folder", Text, nullable=False),
+    Column("closed_us", BigInteger, nullable=False),  # since when nothing more can be said
+    Column("archived_us", BigInteger),
+    Column("files", Text, nullable=False),  # JSON
+    Index(None, "state"),
+)
+
+# Which ids were archived, as sorted prints of 32 bits each.
+archived = Table(
+    "archived",
+    metadata,
+    Column("id", _SEQ, primary_key=True, autoincrement=True),
+    Column("archive", _ID, nullable=False),
+    Column("router", _NAME, nullable=False),
+    Column("kind", String(16), nullable=False),  # decision, feedback
+    Column("first", _DECISION, nullable=False),
+    Column("last", _DECISION, nullable=False),
+    Column("prints", LargeBinary, nullable=False),
+    Index(None, "kind", "last"),
+    Index(None, "archive"),
+    sqlite_autoincrement=True,
+)
+
+# What the archived decisions of one range have taught a router.
+bases = Table(
+    "bases",
+    metadata,
+    Column("archive", _ID, primary_key=True),
+    Column("router", _NAME, primary_key=True),
+    Column("features_version", String(64), nullable=False),
+    Column("half_life_s", Float(53)),
+    Column("plain", Boolean, nullable=False),  # only each model's plain mean is left
+    Column("told", Text, nullable=False),  # JSON: counts, what was spent, when it last changed
+    Column("evidence", LargeBinary, nullable=False),
+    Column("predictions", LargeBinary, nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Index(None, "router"),
+)
+
+# Who asked to be forgotten, as a hash, and which archives still hold something of theirs.
+erasures = Table(
+    "erasures",
+    metadata,
+    Column("router", _NAME, primary_key=True),
+    Column("user_hash", String(64), primary_key=True),
+    Column("asked_us", BigInteger, nullable=False),
+    Column("done_us", BigInteger),
+    Column("left", Text, nullable=False),  # JSON: ids of archives
+    Column("counts", Text, nullable=False),  # JSON
+)
+
+# The tables that grow with traffic, and by what PostgreSQL partitions them. Its primary keys hold that column
+# too, which SQLAlchemy cannot say beside SQLite's.
+PARTITIONED = {decisions: "id"} | dict.fromkeys((texts, outcomes, feedback, rewards), "decision_id")
+_KEYS = {
+    outcomes: "decision_id, revision",
+    feedback: "decision_id, id",
+    rewards: "decision_id, revision",
+}
+
+
+def _complete(table: Table, connection: Connection, **_: object) -> None:
+    if connection.dialect.name != "postgresql":
+        return
+    name = table.name
+    connection.exec_driver_sql(f"CREATE TABLE {name}_default PARTITION OF {name} DEFAULT")
+    if table in _KEYS:
+        unique = f"CONSTRAINT pk_{name} PRIMARY KEY ({_KEYS[table]})"
+        connection.exec_driver_sql(f"ALTER TABLE {name} ADD {unique}")
+
+
+for _table in PARTITIONED:
+    event.listen(_table, "after_create", _complete)

@@ -14,11 +14,14 @@ from itertools import groupby
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from bandit_router.errors import ClosedError, LogUnavailableError
 from bandit_router.log.engine import reason
+from bandit_router.log.faults import fatal_in, is_busy
 from bandit_router.log.forking import unforked
+from bandit_router.log.raters import tallying
+from bandit_router.tracing import span
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -28,10 +31,13 @@ Row = Mapping[str, Any]  # Any: a value of each column's own type
 QUEUE_LIMIT = 20_000  # what may wait; more is refused, never dropped
 BATCH_LIMIT = 1_000
 BUSY_PATIENCE_S = 60.0  # how long a locked log is tried again
-PATIENCE_S = 90.0  # how long a caller waits for a commit before it hears that there was none
+PATIENCE_S = (
+    90.0  # how long a caller waits for a commit before it hears that there was none, unless it says so
+)
 
 
-_IN_THE_WAY = ("40001", "40P01", "55P03")  # PostgreSQL: serialization failure, deadlock, lock timeout
+class RefusedRowError(LogUnavailableError):
+    """Raised when the log works, but will not have this one row."""
 
 
 class _Item:
@@ -51,14 +57,19 @@ class Writer:
 
     A bad row or job fails alone: each runs in a savepoint of its own when its batch fails. A result is set
     only when the transaction has been committed. What is cancelled before its transaction begins is dropped.
+    The thread outlives whatever the log does.
 
     Parameters
     ----------
     engine : Engine
+    told : callable
+        Called after each transaction with how long it took [s], and what was wrong or None.
     """
 
-    def __init__(self, engine: sa.Engine) -> None:
-        self._engine = engine.execution_options(writes=True)
+    def __init__(
+        self, engine: sa.Engine, told: Callable[[float, str | None], None] = lambda *_: None
+    ) -> None:
+        self._engine, self._told = engine.execution_options(writes=True), told
         self._queue: queue.Queue[_Item | None] = queue.Queue(QUEUE_LIMIT)
         self._closed = False
         self._gate = threading.Lock()
@@ -135,30 +146,35 @@ class Writer:
     def _commit(self, batch: list[_Item]) -> None:
         if not batch:
             return
-        deadline = time.monotonic() + BUSY_PATIENCE_S
-        while True:
-            try:
-                results = self._transact(batch)
-                break
-            except SQLAlchemyError as error:
-                if _is_busy(error) and time.monotonic() < deadline:
-                    time.sleep(0.005)
-                    continue
-                self._refuse(batch, error)
-                return
-            except Exception as error:  # a bug must not end the thread that everything waits for
+        began = time.monotonic()
+        try:
+            results = self._try(batch, began + BUSY_PATIENCE_S)
+        except Exception as error:  # even a bug must not end the thread that everything waits for
+            if not isinstance(error, SQLAlchemyError):
                 logger.exception("log: a batch of %d failed", len(batch))
-                self._refuse(batch, error)
-                return
+            self._told(time.monotonic() - began, reason(error))
+            self._refuse(batch, error)
+            return
+        self._told(time.monotonic() - began, None)
         for item, result in zip(batch, results, strict=True):
             if isinstance(result, BaseException):
                 item.future.set_exception(result)
             else:
                 item.future.set_result(result)
 
+    def _try(self, batch: list[_Item], deadline: float) -> list[Any]:  # Any: the results of the jobs
+        while True:
+            try:
+                with span("log transaction", writes=len(batch)):
+                    return self._transact(batch)
+            except SQLAlchemyError as error:
+                if not is_busy(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.005)
+
     def _transact(self, batch: list[_Item]) -> list[Any]:  # Any: the results of the jobs
         results: list[Any] = []  # Any: see above
-        with unforked(), self._engine.connect() as connection, connection.begin():
+        with unforked(), self._engine.connect() as connection, connection.begin(), tallying(connection):
             for key, group in groupby(batch, key=lambda item: item.job):
                 items = list(group)
                 results += _insert_all(connection, items) if key is None else _run_all(connection, items)
@@ -177,8 +193,9 @@ def _insert_all(connection: sa.Connection, items: list[_Item]) -> list[Any]:  # 
             _insert(connection, [row for item in items for row in item.rows])
         return [None] * len(items)
     except Exception as error:
-        if isinstance(error, DBAPIError) and _is_fatal(error):
-            raise
+        fatal = fatal_in(error)
+        if fatal is not None:
+            raise fatal from None
         return _run_all(connection, items)  # each alone: only the bad one fails
 
 
@@ -194,10 +211,11 @@ def _run_all(connection: sa.Connection, items: list[_Item]) -> list[Any]:  # Any
 def _run_one(connection: sa.Connection, item: _Item) -> Any:  # Any: the result of a job
     try:
         return _run(connection, item)
-    except DBAPIError as error:
-        if _is_fatal(error):
-            raise
-        refusal = LogUnavailableError(f"log: this row was refused: {reason(error)}")
+    except SQLAlchemyError as error:
+        fatal = fatal_in(error)
+        if fatal is not None:
+            raise fatal from None
+        refusal = RefusedRowError(f"log: this row was refused: {reason(error)}")
         refusal.__cause__ = error
         return refusal
     except Exception as error:
@@ -216,35 +234,25 @@ def _run(connection: sa.Connection, item: _Item) -> Any:  # Any: the result of a
             return item.job(connection)
 
 
-def _is_fatal(error: DBAPIError) -> bool:
-    """Whether the whole transaction is lost, not only one statement of it."""
-    return isinstance(error, OperationalError) or error.connection_invalidated
-
-
-def _is_busy(error: SQLAlchemyError) -> bool:
-    """Whether other writers stood in the way, so that the same transaction may pass a moment later."""
-    if not isinstance(error, OperationalError):
-        return False
-    return "locked" in str(error.orig) or getattr(error.orig, "sqlstate", None) in _IN_THE_WAY
-
-
-def committed(future: Future[T]) -> T:
-    """Wait for a job's result.
+def committed(future: Future[T], within_s: float = PATIENCE_S) -> T:
+    """Wait for a job's result, but only so long [s].
 
     Raises
     ------
     LogUnavailableError
-        There was no commit in time; it may still come.
+        There was no commit in time. A job that had not begun is dropped; another may still come.
     """
     try:
-        return future.result(PATIENCE_S)
+        return future.result(within_s)
     except FutureTimeoutError as error:
-        raise LogUnavailableError(f"log: no commit within {PATIENCE_S:g} s") from error
+        if not future.cancel() and future.done():  # just now
+            return future.result()
+        raise LogUnavailableError(f"log: no answer within {within_s:.3g} s") from error
 
 
-async def acommitted(future: Future[T]) -> T:
+async def acommitted(future: Future[T], within_s: float = PATIENCE_S) -> T:
     """As `committed`, without blocking the event loop."""
     try:
-        return await asyncio.wait_for(asyncio.wrap_future(future), PATIENCE_S)
+        return await asyncio.wait_for(asyncio.wrap_future(future), within_s)  # cancels it where it ends
     except TimeoutError as error:
-        raise LogUnavailableError(f"log: no commit within {PATIENCE_S:g} s") from error
+        raise LogUnavailableError(f"log: no answer within {within_s:.3g} s") from error

@@ -30,6 +30,7 @@ class MetricBody(Body):
     weight: Annotated[float, Field(ge=0, le=1)] = 1.0
     low: float = 0.0
     high: float = 1.0
+    limited: bool = Field(True, description="whether one rater counts for so much only")
 
 
 class SettingsBody(Body):
@@ -46,6 +47,7 @@ class SettingsBody(Body):
     text_retention_s: Amount | None = None
     sticky: bool = ABSENT
     metrics: dict[Name, MetricBody] = ABSENT
+    rater_limit: Amount | None = None
 
 
 class ModelBody(Body):
@@ -81,6 +83,7 @@ class SettingsAnswer(BaseModel):
     text_retention_s: float | None
     sticky: bool
     metrics: dict[str, MetricBody]
+    rater_limit: float | None
     budget_since: float | None
 
 
@@ -123,6 +126,9 @@ class ForgottenAnswer(BaseModel):
     feedback: int
     rewards: int
     texts: int
+    archives_pending: int = Field(
+        0, description="archives that the next retention run looks through, for they are out of reach here"
+    )
 
 
 RouterName = Annotated[Name, Path(description="the router")]

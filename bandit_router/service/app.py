@@ -7,7 +7,7 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
@@ -19,14 +19,20 @@ from bandit_router import __version__
 from bandit_router.answers import answer_to
 from bandit_router.config import Config
 from bandit_router.errors import BanditRouterError
+from bandit_router.log.patience import within
 from bandit_router.service.admin import admin_routes
+from bandit_router.service.alarms import Watch
 from bandit_router.service.auth import Guard, who
 from bandit_router.service.desk import Desk
 from bandit_router.service.health import Checkup, health_routes
-from bandit_router.service.metrics import Meter, Metered, Sampler, metrics_routes
+from bandit_router.service.limits import Limiter
+from bandit_router.service.logs import Logged
+from bandit_router.service.metrics import Meter, Metered, Sampler, metrics_routes, shared_folder
 from bandit_router.service.receiving import Whole
 from bandit_router.service.routes import decision_routes
+from bandit_router.service.tracing import Traced, start_tracing
 from feedback.api import feedback_router
+from feedback.thresholds import thresholds_from_json
 
 logger = logging.getLogger(__name__)
 
@@ -48,34 +54,52 @@ def create_app(config: Config, *, loopback: bool = False) -> FastAPI:
     """
     meter = Meter()
     desk = Desk(config, loopback=loopback, open_router=meter.open_router)
-    checkup = Checkup(desk)
+    thresholds = thresholds_from_json(config.alarms)
+    watch = Watch(desk, thresholds=thresholds, folder=shared_folder(), words=meter.words)
+    checkup = Checkup(desk, alarms=watch.alarms)
+    tracer = start_tracing(config.tracing)
+    limiter = Limiter.of(config, counted=meter.refused)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await desk.open()
-        sampling = asyncio.create_task(Sampler(desk, meter, checkup).run())
+        sampling = asyncio.create_task(Sampler(desk, meter, checkup, watch).run())
+        watch.start()
         try:
             async with _judging(desk, config):
                 yield
         finally:
             sampling.cancel()
+            await asyncio.to_thread(watch.stop)
+            await limiter.aclose()
             await desk.aclose()
+            if tracer is not None:
+                await asyncio.to_thread(tracer.close)
 
     app = FastAPI(title="bandit-router", version=__version__, lifespan=lifespan)
-    app.state.desk = desk
-    for routes in (decision_routes(desk), feedback_router(desk, caller=who), admin_routes(desk)):
+    app.state.desk, app.state.watch = desk, watch
+    for routes in _routes_of(desk, limiter):
         app.include_router(routes)
     for routes in (health_routes(desk, checkup), metrics_routes(meter)):
         app.include_router(routes)
     for kind in (HTTPException, RequestValidationError, BanditRouterError, Exception):
         app.add_exception_handler(kind, _answer)
     service = config.service
+    app.add_middleware(_InTime, within_s=config.log_timeout_s - desk.sight_s)
     app.add_middleware(Whole, limit=service.body_bytes, within_s=service.receive_s)
-    app.add_middleware(Guard, desk=desk)
+    app.add_middleware(Guard, desk=desk, limiter=limiter)
     if service.cors:
         app.add_middleware(_FeedbackPages, origins=service.cors)
     app.add_middleware(Metered, meter=meter)
+    if tracer is not None:
+        app.add_middleware(Traced, tracer=tracer)
+    app.add_middleware(Logged, lines=service.access_log)
     return app
+
+
+def _routes_of(desk: Desk, limiter: Limiter) -> tuple[APIRouter, ...]:
+    feedback = feedback_router(desk, caller=who, limiter=limiter)
+    return decision_routes(desk, limiter), feedback, admin_routes(desk)
 
 
 @asynccontextmanager
@@ -96,6 +120,18 @@ async def _judging(desk: Desk, config: Config) -> AsyncIterator[None]:
 
 async def _answer(_: Request, error: Exception) -> Response:
     return answer_to(error)
+
+
+class _InTime:
+    """Lets a request, once it is there whole, wait for the log only so long, all in all."""
+
+    def __init__(self, app: ASGIApp, *, within_s: float) -> None:
+        self._app, self._within_s = app, within_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        with within(self._within_s):
+            await self._app(scope, receive, send)
 
 
 class _FeedbackPages:

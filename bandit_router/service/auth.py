@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 from ipaddress import ip_address
 from typing import Annotated
 
@@ -14,8 +13,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bandit_router.answers import RefusedError, answer_to
 from bandit_router.errors import BanditRouterError
-from bandit_router.log.keys import PREFIX, SCOPES, hash_key
+from bandit_router.log.keys import SCOPES, find_key
 from bandit_router.service.desk import Desk, Sight
+from bandit_router.service.limits import Limiter
 from feedback.api import Caller
 from feedback.tokens import PREFIX as TOKEN_PREFIX
 from feedback.tokens import TokenError, read_token
@@ -33,10 +33,12 @@ class Guard:
     app : ASGI app
     desk : Desk
         Knows the keys and secrets.
+    limiter : Limiter
+        Counts the calls that do not count themselves, for they know whose they are.
     """
 
-    def __init__(self, app: ASGIApp, desk: Desk) -> None:
-        self._app, self._desk = app, desk
+    def __init__(self, app: ASGIApp, desk: Desk, limiter: Limiter) -> None:
+        self._app, self._desk, self._limiter = app, desk, limiter
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
@@ -45,6 +47,8 @@ class Guard:
             return
         try:
             caller = await self._caller(HTTPConnection(scope))
+            if caller is not None and not _counts_itself(scope):
+                await self._limiter.check(caller, "other calls")
         except BanditRouterError as error:
             await answer_to(error)(scope, receive, send)
             return
@@ -61,6 +65,12 @@ class Guard:
             if public:
                 return None
             raise
+
+
+def _counts_itself(scope: Scope) -> bool:
+    path = scope["path"]
+    decides = (scope["method"], path) == ("POST", "/v1/decisions")
+    return decides or path in PUBLIC or path.startswith("/v1/feedback")
 
 
 async def identify(desk: Desk, request: HTTPConnection) -> Caller:
@@ -104,14 +114,12 @@ def _holder_of(sight: Sight, credential: str, now: float) -> Caller:
 
 
 def _owner_of(sight: Sight, credential: str, now: float) -> Caller:
-    hashed = hash_key(credential)
-    # All are compared, so that the time taken tells nothing.
-    found = [key for key in sight.keys if hmac.compare_digest(key.hash, hashed)]
-    if not found or not credential.startswith(PREFIX):
+    key = find_key(sight.keys, credential)
+    if key is None:
         raise RefusedError("invalid_key", "no such key")
-    if not found[0].valid(now):
+    if not key.valid(now):
         raise RefusedError("expired", "the key has expired or was revoked")
-    return Caller(scopes=found[0].scopes)
+    return Caller(scopes=key.scopes, key_id=key.id, influence=key.influence)
 
 
 def is_local(request: HTTPConnection) -> bool:

@@ -13,15 +13,20 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
 CLOSE = (b"connection", b"close")
-_PHRASES = {400: "Bad Request", 408: "Request Timeout"}
+HEAD_BYTES = 64 * 1024  # of one request's line and headers
+_PHRASES = {
+    400: "Bad Request",
+    408: "Request Timeout",
+    431: "Request Header Fields Too Large",
+}
 
 
 class Connection(asyncio.Protocol):
     """One connection: uvicorn's own protocol, within limits that uvicorn does not have.
 
     A request must have arrived as a whole, headers and body, within `receive_s`: else 408, and the
-    connection is closed. A client that closes its sending half after a whole request gets its answer; after
-    a part of one, 400.
+    connection is closed. Its headers may not be longer than 64 KiB: else 431, or 400. A client that closes
+    its sending half after a whole request gets its answer; after a part of one, 400.
 
     Attributes
     ----------
@@ -45,6 +50,7 @@ class Connection(asyncio.Protocol):
         self._inner.send_400_response = self._refuse_malformed
         self._timer: asyncio.TimerHandle | None = None
         self._said = False  # whether the client has sent a part of a request
+        self._head = 0  # bytes of headers that are not complete yet
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._inner.connection_made(transport)
@@ -53,7 +59,14 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._said = True
         self._inner.data_received(data)
+        self._bound_head(len(data))
         self._watch()
+
+    def _bound_head(self, more: int) -> None:
+        cycle = self._inner.cycle
+        self._head = self._head + more if cycle is None or cycle.response_complete else 0
+        if self._head > HEAD_BYTES:
+            self._refuse(431, "too_large", f"headers: expected at most {HEAD_BYTES} bytes")
 
     def eof_received(self) -> bool:
         cycle = self._inner.cycle

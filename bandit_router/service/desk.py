@@ -18,6 +18,7 @@ from bandit_router.errors import BanditRouterError, ClosedError, LogUnavailableE
 from bandit_router.events import id_time
 from bandit_router.log import EventLog, finding
 from bandit_router.log.keys import Key, ensure_secret, read_keys, read_secrets
+from bandit_router.log.patience import Patience
 from bandit_router.log.registration import router_names
 from bandit_router.log.writer import acommitted
 from bandit_router.router import Router
@@ -26,7 +27,7 @@ from bandit_router.store import PosteriorStore, open_store
 logger = logging.getLogger(__name__)
 FRESH_S = 1.0  # how old what is known of keys, secrets and routers may be
 DOUBT_S = 0.1  # how long lies between two looks for what was not known
-PATIENCE_S = 2.0  # how long a request waits for it to be looked up
+PATIENCE_S = 2.0  # how long a request waits for it to be looked up, at most
 SKEW_S = 5.0  # how far apart the clocks of workers may be
 REMEMBERED = 50_000  # decisions of which a worker remembers the router
 
@@ -84,7 +85,7 @@ class Desk:
         self._opening = asyncio.Lock()
         self._looking: asyncio.Task[None] | None = None
         self._seen: Sight | None = None
-        self._tried, self._trouble = -math.inf, ""
+        self._tried, self._trouble, self._began = -math.inf, "", -math.inf
 
     def __repr__(self) -> str:
         return f"<Desk of {self._log!r}>"
@@ -97,7 +98,8 @@ class Desk:
         SettingsError, LogUnavailableError, LogVersionError, StoreUnavailableError
         """
         try:
-            self._log = await asyncio.to_thread(EventLog.open, self.config.log)
+            patience = Patience(timeout_s=self.config.log_timeout_s)
+            self._log = await asyncio.to_thread(EventLog.open, self.config.log, patience=patience)
             self._store = await asyncio.to_thread(open_store, self.config.store)
             await acommitted(self._log.write(lambda c: ensure_secret(c, self.clock())))
             await self._open_router(self.config.router, **self._arguments())
@@ -137,11 +139,27 @@ class Desk:
             raise ClosedError("the service is not open")
         return self._log
 
+    @property
+    def store(self) -> PosteriorStore | None:
+        """Where all routers share their beliefs; None while nothing is open."""
+        return self._store
+
     async def read(self, query: Callable[[Connection], Any]) -> Any:  # Any: what the query returns
-        """Return what a query of the log finds, without blocking the event loop."""
-        return await asyncio.to_thread(self.log.read, query)
+        """Return what a query of the log finds, without blocking the event loop, and in the time of a request.
+
+        Raises
+        ------
+        LogUnavailableError
+            The log does not answer, or not in time.
+        """
+        return await self.log.aask(query)
 
     # -- what is known of the log -----------------------------------------------------------------
+
+    @property
+    def sight_s(self) -> float:
+        """How long a request waits for it to be looked up: a part of the time that it has for the log [s]."""
+        return min(PATIENCE_S, self.config.log_timeout_s / 4)
 
     @property
     def seen(self) -> Sight | None:
@@ -151,13 +169,16 @@ class Desk:
     async def sight(self) -> Sight:
         """Return what is known of the log, looked up again if that is too old.
 
-        While the log is away the last sight stays.
+        While the log is away the last sight stays, and is not waited for.
 
         Raises
         ------
         LogUnavailableError
             The log is away, and was never seen.
         """
+        if self._trouble and self._seen is not None:
+            self._begin_to_look(self.clock() - FRESH_S)
+            return self._seen
         return await self._seen_since(self.clock() - FRESH_S)
 
     async def look_again(self) -> Sight:
@@ -168,18 +189,27 @@ class Desk:
 
     async def _seen_since(self, moment: float) -> Sight:
         for _ in range(2):  # a look that is under way may have begun too early
-            if self._seen is None or not moment <= self._tried <= self.clock():
-                if self._looking is None or self._looking.done():
-                    self._looking = asyncio.create_task(self._look())
-                await asyncio.wait({self._looking}, timeout=PATIENCE_S)
+            looking = self._begin_to_look(moment)
+            limit = 2 * PATIENCE_S if self._seen is None else self.sight_s
+            patience = limit - (time.monotonic() - self._began)
+            if looking is not None and patience > 0:
+                await asyncio.wait({looking}, timeout=patience)
         if self._seen is None:
-            raise LogUnavailableError(self._trouble or f"log: no answer within {PATIENCE_S:g} s")
+            raise LogUnavailableError(self._trouble or f"log: no answer within {self.sight_s:g} s")
         return self._seen
+
+    def _begin_to_look(self, moment: float) -> asyncio.Task[None] | None:
+        """Look, if nobody does, and if what is known is of before a moment; return what is to be waited for."""
+        if self._seen is not None and moment <= self._tried <= self.clock():
+            return None
+        if self._looking is None or self._looking.done():
+            self._looking, self._began = asyncio.create_task(self._look()), time.monotonic()
+        return self._looking
 
     async def _look(self) -> None:
         now = self.clock()
         try:
-            self._seen = await self.read(lambda c: _look(c, now))
+            self._seen, self._trouble = await self.read(lambda c: _look(c, now)), ""
         except BanditRouterError as error:
             self._trouble = str(error)
             logger.warning("keys and routers could not be looked up: %s", error)
@@ -220,7 +250,14 @@ class Desk:
             log, store = self.log, self._store
             if name not in self._routers and store is not None:
                 self._routers[name] = await asyncio.to_thread(
-                    lambda: self._open(log.url, store=store, name=name, **arguments)
+                    lambda: self._open(
+                        log.url,
+                        store=store,
+                        name=name,
+                        user_key=self.config.user_key,
+                        **self.config.patience(),
+                        **arguments,
+                    )
                 )
 
     def _arguments(self) -> dict[str, Any]:  # Any: of `Router.open`
@@ -269,7 +306,7 @@ class Desk:
 def _look(connection: Connection, now: float) -> Sight:
     return Sight(
         keys=read_keys(connection),
-        secrets=read_secrets(connection),
+        secrets=read_secrets(connection, now),
         routers=tuple(router_names(connection)),
         at=now,
     )

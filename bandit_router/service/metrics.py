@@ -3,9 +3,10 @@
 import asyncio
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any, Unpack
 
 from fastapi import APIRouter, Response
@@ -24,14 +25,19 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from bandit_router import __version__
 from bandit_router.answers import errors
 from bandit_router.asking import ChooseArguments, FeedbackArguments, Messages
-from bandit_router.errors import LogUnavailableError
+from bandit_router.errors import LogUnavailableError, UnknownDecisionError
 from bandit_router.events import Decision, Feedback, FeedbackValue, Outcome
 from bandit_router.log.hearing import Reported
 from bandit_router.log.joining import join_counts
 from bandit_router.router import Router
+from bandit_router.service.alarms import Watch
 from bandit_router.service.auth import needs
 from bandit_router.service.desk import Desk
 from bandit_router.service.health import Checkup, ReadyAnswer
+from bandit_router.tracing import span
+from feedback.health import Alarm
+from feedback.standing import CODES, Standing
+from feedback.vitals import Vitals
 
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # where workers keep their counts, so that each can tell them all
 PREFIX = "bandit_router"
@@ -81,8 +87,14 @@ class Meter:
         )
         self.feedback = Counter(
             f"{PREFIX}_feedback",
-            "Words of feedback: applied, pending, duplicate, refused, or failed.",
+            "Words of feedback: applied, pending, duplicate, unknown (no such decision), refused, or failed.",
             ("router", "name", "result"),
+            registry=registry,
+        )
+        self.limited = Counter(
+            f"{PREFIX}_limited",
+            "Calls, and words of feedback, that were one too many for a key, a user or a token.",
+            ("kind", "whose"),
             registry=registry,
         )
         self.outcomes = Counter(
@@ -104,6 +116,32 @@ class Meter:
         self.joined = self._gauge(
             "newest_decisions_joined", "Those of them that have feedback.", "livemax", "router"
         )
+        self.alarm = self._gauge(
+            "alarm",
+            "Whether an alarm is raised (1); of no router: of the whole service.",
+            "livemax",
+            "router",
+            "code",
+        )
+        self.alarms = self._gauge(
+            "alarms", "How many alarms of a severity a worker raises.", "livemax", "severity"
+        )
+        self.journal = self._gauge(
+            "journal", "What waits in workers' journals for the log.", "livesum", "of"
+        )
+        self.skew = self._gauge(
+            "clock_skew_seconds", "How far this machine is ahead of a server [s].", "livemax", "server"
+        )
+        self.breaker = self._gauge(
+            "breaker_open", "Whether nobody waits for a dependency any more.", "livemax", "dependency"
+        )
+        self.vital = self._gauge(
+            "loop",
+            "What the loop's alarms go by, of a sample of the latest decisions.",
+            "livemax",
+            "router",
+            "figure",
+        )
         self._process = {
             name: self._gauge(f"process_{name}", f"{said}", "liveall") for name, said in _PROCESS.items()
         }
@@ -112,6 +150,10 @@ class Meter:
     def _gauge(self, name: str, said: str, mode: Any, *labels: str) -> Gauge:  # Any: one of a few words
         registry = self._registry
         return Gauge(f"{PREFIX}_{name}", said, labels, registry=registry, multiprocess_mode=mode)
+
+    def refused(self, kind: str, whose: str) -> None:
+        """Count what was one too many."""
+        self.limited.labels(kind, whose).inc()
 
     def measure(self, ready: ReadyAnswer) -> None:
         """Set what is measured rather than counted."""
@@ -127,6 +169,38 @@ class Meter:
                 )
                 if gauge is not None:
                     gauge.set(sample.value)
+
+    def words(self) -> tuple[int, int]:
+        """Return how many words this worker has heard, and how many of them were about no decision."""
+        told = [
+            s for family in self.feedback.collect() for s in family.samples if s.name.endswith("_total")
+        ]
+        unknown = sum(s.value for s in told if s.labels["result"] == "unknown")
+        return int(sum(s.value for s in told)), int(unknown)
+
+    def stands(self, standing: Standing, desk: Desk) -> None:
+        """Say how this worker stands to what all its routers share."""
+        self.journal.labels("decisions").set(standing.journaled)
+        self.journal.labels("bytes").set(standing.journal_bytes)
+        for server, skew_s in standing.skew_s.items():
+            self.skew.labels(server).set(skew_s)
+        away = [router.log.trouble for router in desk.routers.values()]
+        self.breaker.labels("log").set(any(away))
+        self.breaker.labels("store").set(getattr(desk.store, "trouble", None) is not None)
+
+    def alarmed(self, alarms: Collection[Alarm], routers: Iterable[str]) -> None:
+        """Say which alarms there are, and which there are not."""
+        raised = {(alarm.router or "", alarm.code) for alarm in alarms}
+        for router in ("", *routers):
+            for code in CODES:
+                self.alarm.labels(router, code).set((router, code) in raised)
+        for severity in ("warning", "critical"):
+            self.alarms.labels(severity).set(sum(alarm.severity == severity for alarm in alarms))
+
+    def looked(self, vitals: Vitals) -> None:
+        """Say what the alarms of one router's loop go by; what is not known is NaN."""
+        for figure, value in vitals.figures().items():
+            self.vital.labels(vitals.router, figure).set(value)
 
     def open_router(self, log: str, **arguments: Any) -> Router:  # Any: of `Router.open`
         """Open a router that is counted."""
@@ -203,13 +277,18 @@ class MeteredRouter(Router):
         self, prompt: Messages | None = None, **options: Unpack[ChooseArguments]
     ) -> Decision:
         """As `Router.achoose`."""
-        return self._decided(await super().achoose(prompt, **options))
+        with span("choose", router=self._name) as step:
+            decision = self._decided(await super().achoose(prompt, **options))
+            step.set(decision_id=decision.id, model=decision.model, reason=decision.reason)
+        return decision
 
     async def areport(
         self, decision_id: str, outcome: Outcome, *, answer: str | None = None
     ) -> Reported:
         """As `Router.areport`."""
-        reported = await super().areport(decision_id, outcome, answer=answer)
+        with span("report", router=self._name) as step:
+            reported = await super().areport(decision_id, outcome, answer=answer)
+            step.set(decision_id=decision_id)
         if not reported.duplicate:
             self.meter.outcomes.labels(self._name).inc()
         return reported
@@ -222,8 +301,10 @@ class MeteredRouter(Router):
         **options: Unpack[FeedbackArguments],
     ) -> Feedback:
         """As `Router.afeedback`."""
-        with self._hearing(name):
+        known = name if name in self.settings.metrics else OTHER
+        with self._hearing(name), span("feedback", router=self._name, metric=known) as step:
             heard = await super().afeedback(decision_id, name, value, **options)
+            step.set(decision_id=heard.decision_id, applied=heard.applied, duplicate=heard.duplicate)
         self._heard(name, _result(heard))
         return heard
 
@@ -242,6 +323,9 @@ class MeteredRouter(Router):
             yield
         except LogUnavailableError:
             self._heard(name, "failed")
+            raise
+        except UnknownDecisionError:
+            self._heard(name, "unknown")
             raise
         except Exception:
             self._heard(name, "refused")
@@ -266,16 +350,21 @@ class Sampler:
     desk : Desk
     meter : Meter
     checkup : Checkup
+    watch : Watch
     """
 
-    def __init__(self, desk: Desk, meter: Meter, checkup: Checkup) -> None:
-        self._desk, self._meter, self._checkup = desk, meter, checkup
+    def __init__(self, desk: Desk, meter: Meter, checkup: Checkup, watch: Watch) -> None:
+        self._desk, self._meter, self._checkup, self._watch = desk, meter, checkup, watch
 
     async def run(self) -> None:
         """Measure until cancelled."""
         join_at = 0.0
         while True:
             self._meter.measure(await self._checkup.ready())
+            self._meter.alarmed(self._watch.alarms(), self._desk.routers)
+            self._meter.stands(self._watch.standings()[0], self._desk)
+            for vitals in self._watch.look.vitals.values():
+                self._meter.looked(vitals)
             if time.monotonic() >= join_at:
                 join_at = time.monotonic() + JOIN_S
                 await self._join()
@@ -291,6 +380,11 @@ class Sampler:
                 return  # the gauge `up` tells
             self._meter.newest.labels(name).set(newest)
             self._meter.joined.labels(name).set(joined)
+
+
+def shared_folder() -> Path | None:
+    """Return where the workers of one `serve` keep what they share; None: this one is alone."""
+    return Path(os.environ[FOLDER]) if FOLDER in os.environ else None
 
 
 def metrics_routes(meter: Meter) -> APIRouter:

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Annotated, Any
 from urllib.parse import quote
 
-from fastapi import APIRouter, Header, Path, Request, Response
+from fastapi import APIRouter, Depends, Header, Path, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from bandit_router.answers import AnswerRoute, RefusedError, arguments, errors
@@ -17,9 +17,11 @@ from bandit_router.events import Decision, Outcome, Reward
 from bandit_router.log.deciding import Said, Story
 from bandit_router.preference import Preference
 from bandit_router.router import Router
-from bandit_router.service.auth import needs
+from bandit_router.service.auth import needs, who
 from bandit_router.service.desk import Desk
+from bandit_router.service.limits import Limiter
 from bandit_router.values import TAG_LIMIT, utc
+from feedback.api import Caller
 from feedback.tokens import LIFETIME, Token
 
 _AS_GIVEN = ("models", "max_cost_usd", "max_tokens", "user", "conversation", "tags")
@@ -163,7 +165,7 @@ _HEADERS = {
 }
 
 
-def decision_routes(desk: Desk) -> APIRouter:
+def decision_routes(desk: Desk, limiter: Limiter) -> APIRouter:
     """Return the routes by which models are chosen and outcomes reported."""
     api = APIRouter(route_class=AnswerRoute, tags=["decisions"], dependencies=[needs("route")])
     headers = {
@@ -174,17 +176,19 @@ def decision_routes(desk: Desk) -> APIRouter:
         "/v1/decisions",
         responses={
             200: {"headers": headers},
-            **errors(404, 409, 415, 422),
+            **errors(404, 409, 415, 422, 429),
         },
     )
     async def choose(
         body: DecisionBody,
         request: Request,
         response: Response,
+        caller: Annotated[Caller, Depends(who)],
         idempotency_key: Annotated[Name | None, Header()] = None,
     ) -> DecisionAnswer:
         """Pick a model for a request."""
         began = time.perf_counter()
+        await limiter.check(caller, "decisions", user=body.user)
         router, long = await desk.router(body.router), len(await request.body()) > LONG
         decision = await _choose(router, body, key=idempotency_key, long=long)
         desk.remember(decision.id, decision.router)

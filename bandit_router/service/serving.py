@@ -20,13 +20,15 @@ import uvicorn
 from bandit_router.config import Config, Service
 from bandit_router.errors import SettingsError
 from bandit_router.service.connections import CLOSE, connection_type
+from bandit_router.service.logs import log_to_stderr
 
 logger = logging.getLogger(__name__)
 
 LINGER_S = 1.0  # for the last request of connections that stay open, when the worker ends
 FLUSH_S = 2.0  # kept back from the drain for writing and closing
 BACKLOG = 2048
-LOG_FORMAT = "%(asctime)s %(levelname)s [%(process)d] %(name)s: %(message)s"
+# Of every answer: stories hold prompts, which no proxy shall keep, and nothing here is a page to be guessed at.
+GUARDED = (("cache-control", "no-store"), ("x-content-type-options", "nosniff"))
 
 
 class Server(uvicorn.Server):
@@ -95,6 +97,7 @@ def uvicorn_config(app: object, service: Service) -> uvicorn.Config:
         access_log=False,
         proxy_headers=False,
         server_header=False,
+        headers=list(GUARDED),
         limit_concurrency=service.connections,
         timeout_keep_alive=service.keep_alive_s,
         timeout_graceful_shutdown=max(1, int(service.drain_s - linger_s - flush_s)),
@@ -146,7 +149,7 @@ def work(config: Config, loopback: bool, listener: socket.socket, ready: Link) -
     """
     from bandit_router.service.app import create_app  # after the supervisor has said where metrics go
 
-    log_to_stderr()
+    log_to_stderr(config.service.log_format)
     threading.Thread(target=_follow_parent, args=(config.service.drain_s,), daemon=True).start()
     app = create_app(config, loopback=loopback)
     service = config.service
@@ -169,10 +172,3 @@ def _follow_parent(drain_s: float) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(drain_s)
     os._exit(1)
-
-
-def log_to_stderr() -> None:
-    """Let this program's log lines appear, with time and process; uvicorn's only where they warn."""
-    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    logging.getLogger("alembic").setLevel(logging.WARNING)

@@ -15,6 +15,19 @@ The contract of a `PosteriorStore`, in words:
 - What a snapshot contains is said exactly: reward rows up to `complete`, and the deltas `beyond` it. A store
   that lost something (it was flushed, or came back with an older dump) says so by giving a snapshot.
 - `replace` begins a new generation at once, for all readers.
+
+Versions of this program may work side by side on one store. What a store holds carries versions: the keys
+together (the head's ``format``), each delta, and the sums of a snapshot. A worker that meets a newer one
+(`NewerFormatError`) goes on choosing and logging with the beliefs that it has, hands over and takes in nothing,
+overwrites nothing, and says so in its health; once the newer data is gone, or it runs newer code, it goes on by
+itself. Nothing is lost meanwhile: every worker reads all reward rows from the log. What is damaged in a version
+that the worker knows (`FormatError`) is folded anew from the log, as a new generation.
+
+So a version N+1 that writes another format comes in two steps. First a release that reads both and writes the
+old one, on every worker: readers first. Then a release, or a setting, that writes the new one. A change of keys
+or of stream entries must raise the head's ``format``; one of deltas or sums only, their own version. The way
+back is a new generation: empty the store, or ``bandit-router rebuild``, run by the older program after the
+store was emptied.
 """
 
 from __future__ import annotations

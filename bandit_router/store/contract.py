@@ -52,10 +52,16 @@ class PosteriorStore(Protocol):
     ----------
     shared : bool
         Whether other processes write to it too, so that it pays to `wait`.
+    trouble : str, optional
+        Why nobody should wait for it just now: it is away, or slow. None where it is well. Asking costs
+        nothing; a store that never is either may do without the attribute.
     """
 
     @property
     def shared(self) -> bool: ...
+
+    @property
+    def trouble(self) -> str | None: ...
 
     def append(
         self,
@@ -101,7 +107,9 @@ class PosteriorStore(Protocol):
         Raises
         ------
         FormatError
-            What is held is damaged, or of a newer version.
+            What is held is damaged.
+        NewerFormatError
+            What is held is of a newer version of this program.
         StoreUnavailableError
         """
         ...
@@ -116,10 +124,12 @@ class PosteriorStore(Protocol):
         ...
 
     def replace(self, router: str, snapshot: Snapshot) -> None:
-        """Begin the snapshot's generation, with its evidence.
+        """Begin the snapshot's generation, with its evidence; also in the place of what is damaged.
 
         Raises
         ------
+        NewerFormatError
+            What is held is of a newer version of this program, and stays.
         StaleGenerationError
             The store holds this generation already, or a later one.
         StoreUnavailableError

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 from scipy.linalg import blas
 
-from bandit_router.errors import FormatError
+from bandit_router.errors import FormatError, NewerFormatError
 from bandit_router.evidence import FEATURE_LIMIT, Delta, Observation
 
 KEY_LIMIT = 2**53  # beyond it, a score in Redis, which is a double, would not tell two keys apart
@@ -55,13 +55,17 @@ def deltas_from_bytes(data: bytes) -> Iterator[Delta]:
     Raises
     ------
     FormatError
-        Not frames, damaged, or of a newer version.
+        Not frames, or damaged.
+    NewerFormatError
+        Of a newer version.
     """
     at = 0
     while at < len(data):
         if len(data) - at < _HEADER.size:
             raise FormatError(f"delta: {len(data) - at} bytes hold none")
         magic, version, length, check = _HEADER.unpack_from(data, at)
+        if magic == _MAGIC and version > _VERSION:
+            raise NewerFormatError(f"delta: expected format version {_VERSION}, got {version}")
         if magic != _MAGIC or version != _VERSION:
             raise FormatError(f"delta: expected format version {_VERSION}, got {magic!r} {version}")
         at += _HEADER.size

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
-FORMAT = 1  # of the four keys together
+FORMAT = 1  # of the keys together
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,9 +20,9 @@ class Script:
     sha: str
 
     @classmethod
-    def of(cls, body: str) -> Script:
-        """Return a script that looks at the router's head first."""
-        source = (_LOOK + body).replace("FORMAT", str(FORMAT))
+    def of(cls, body: str, *, mends: bool = False) -> Script:
+        """Return a script that looks at the router's head first, and ends there unless it mends damage."""
+        source = (_LOOK + ("" if mends else _WHOLE) + body).replace("FORMAT", str(FORMAT))
         return cls(source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
 
 
@@ -42,13 +42,16 @@ local function has(position)
 end
 
 local function look()
-  local values = redis.call('HMGET', head, unpack(fields))
+  local values = redis.pcall('HMGET', head, unpack(fields))
+  if values.err then return {'format', values.err} end
   if not values[1] and redis.call('EXISTS', head) == 0 then return nil end
-  if values[1] ~= 'FORMAT' then return {'format', 'format ' .. tostring(values[1])} end
+  if (tonumber(values[1]) or 0) > FORMAT then return {'newer', values[1]} end
+  local damaged = values[1] ~= 'FORMAT' and 'format ' .. tostring(values[1])
   for i, field in ipairs(fields) do
     h[field] = i < 8 and tonumber(values[i]) or i >= 8 and values[i]
-    if not h[field] then return {'format', field .. ' ' .. tostring(values[i])} end
+    damaged = damaged or not h[field] and field .. ' ' .. tostring(values[i])
   end
+  if damaged then return {'format', damaged} end
   if not number_of(h.position) or not number_of(h.folded) then return {'format', h.position} end
   if redis.call('EXISTS', stream, snapshot) < 2 or redis.pcall('ZCARD', keys) ~= h.known then
     h.generation = nil
@@ -56,6 +59,8 @@ local function look()
 end
 
 local trouble = look()
+"""
+_WHOLE = """
 if trouble then return trouble end
 """
 
@@ -120,12 +125,16 @@ return foreign or {
 """)
 
 # generation, complete, half_life, dim, token, evidence, keys beyond
-REPLACE = Script.of("""
-if h.generation and h.generation >= tonumber(ARGV[1]) then return {'stale', tostring(h.generation)} end
+REPLACE = Script.of(
+    """
+if trouble and trouble[1] == 'newer' then return trouble end
+local newer = not trouble and h.generation and h.generation >= tonumber(ARGV[1])
+if newer then return {'stale', tostring(h.generation)} end
 local time = redis.call('TIME')
 local n = tonumber(time[1]) * 1000000 + tonumber(time[2])
-if h.position then n = math.max(n, number_of(h.position) + 1) end
+if h.position then n = math.max(n, (number_of(h.position) or 0) + 1) end
 local position = string.format('%.0f-%s', n, ARGV[5])
+redis.call('SET', lease, '')  -- refused where there is no memory, before anything is lost
 redis.call('DEL', head, stream, keys, snapshot, lease)
 redis.call('XADD', stream, position, 'deltas', '')
 for i = 7, #ARGV do redis.call('ZADD', keys, ARGV[i], ARGV[i]) end
@@ -134,7 +143,9 @@ redis.call('HSET', head, 'format', 'FORMAT', 'generation', ARGV[1], 'complete', 
   'half_life', ARGV[3], 'dim', ARGV[4], 'position', position, 'folded', position,
   'known', redis.call('ZCARD', keys), 'bytes', 0, 'folded_bytes', 0)
 return {'done'}
-""")
+""",
+    mends=True,
+)
 
 # generation, position, bytes up to there, evidence; only behind the previous snapshot is anything trimmed
 COMPACT = Script.of("""

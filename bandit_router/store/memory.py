@@ -66,6 +66,7 @@ class MemoryStore:
     """
 
     shared = False
+    trouble: str | None = None
 
     def __init__(self) -> None:
         self._books: dict[str, _Book] = {}

@@ -9,16 +9,22 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from bandit_router.errors import BanditRouterError, FormatError, StaleGenerationError
+from bandit_router.errors import (
+    BanditRouterError,
+    FormatError,
+    NewerFormatError,
+    StaleGenerationError,
+    StoreUnavailableError,
+)
 from bandit_router.evidence import Delta, Evidence, evidence_from_bytes, evidence_to_bytes
 from bandit_router.store.contract import Changes, Snapshot
 from bandit_router.store.frames import KEY_LIMIT, delta_to_bytes, deltas_from_bytes
-from bandit_router.store.lua import APPEND, COMPACT, READ, REPLACE
+from bandit_router.store.lua import APPEND, COMPACT, FORMAT, READ, REPLACE
 from bandit_router.store.server import BLOCK_S, Server
 
 logger = logging.getLogger(__name__)
@@ -27,6 +33,7 @@ _PIECE = 1_024  # deltas that one script appends
 _PIECE_BYTES = 2**20
 _LONG_BYTES = 2**23  # after a snapshot, that call for the next one whatever their number
 _LEASE_MS = 5_000  # how long others leave it to the one who is at it
+_PATIENCE = 5.0  # time limits of one call that an append of many pieces may take
 _TOKEN_BITS = 32
 
 
@@ -58,7 +65,8 @@ class RedisStore:
     def from_url(cls, url: str, *, snapshot_every: int = 1_000) -> RedisStore:
         """Return the store at ``redis://``, ``rediss://`` or ``unix://``; the server need not be up yet.
 
-        Options of the URL are ``timeout`` (how long one call waits for an answer [s]; 1 by default), ``db``,
+        Options of the URL are ``timeout`` (how long one call waits for an answer [s]; 1 by default), ``slow``
+        (the share of it from which on `trouble` says that answers are slow; 0.5 by default), ``db``,
         ``client_name`` and the driver's ``ssl_...``. A cluster is recognised when the server is first asked.
 
         Raises
@@ -66,10 +74,24 @@ class RedisStore:
         SettingsError
             A URL that does not name a server.
         """
-        return cls(Server(url), snapshot_every=snapshot_every)
+        return cls(Server(url, patient=True), snapshot_every=snapshot_every)
 
     def __repr__(self) -> str:
         return f"RedisStore.from_url({self._server.address!r})"
+
+    @property
+    def trouble(self) -> str | None:
+        """As `PosteriorStore.trouble`: the server does not answer, or slowly."""
+        return self._server.trouble
+
+    def skew_s(self, clock: Callable[[], float] = time.time) -> float:
+        """Return how far a clock is ahead of the server's [s].
+
+        Raises
+        ------
+        StoreUnavailableError
+        """
+        return self._server.skew_s(clock)
 
     def append(
         self,
@@ -80,10 +102,14 @@ class RedisStore:
         complete: int,
         after: int | None = None,
     ) -> int:
-        """As `PosteriorStore.append`."""
+        """As `PosteriorStore.append`; one of many pieces gives up after five time limits of a call."""
         names, new = _keys(router), 0
+        deadline = time.monotonic() + _PATIENCE * self._server.timeout_s
         pieces = list(_pieces(deltas))
         for i, piece in enumerate(pieces):
+            if time.monotonic() > deadline:
+                took = f"{i} of {len(pieces)} pieces took too long"
+                raise StoreUnavailableError(f"store: {self._server.address}: {took}")
             contained = complete if i == len(pieces) - 1 else 0
             seen = "" if after is None else _id_of(after)
             args = (generation, contained, seen, secrets.randbits(_TOKEN_BITS), piece.dim)
@@ -210,14 +236,16 @@ def _pieces(deltas: Sequence[Delta]) -> Iterator[_Piece]:
 def _granted(answer: list[Any], router: str, wanted: str) -> list[Any]:
     """What a script answered, unless it refused."""
     kind = answer[0]
-    if kind not in (b"stale", b"format", b"dim"):
+    if kind not in (b"stale", b"newer", b"format", b"dim"):
         return answer
     what = answer[1].decode(errors="replace")
+    if kind == b"newer":
+        raise NewerFormatError(f"store: {router!r} is of format {what}, this program knows {FORMAT}")
     if kind == b"stale":
         held = "nothing" if what == "nil" else f"generation {what}"
         raise StaleGenerationError(f"store: {router!r} holds {held}, not {wanted}")
     if kind == b"format":
-        raise FormatError(f"store: {router!r} is damaged or of another version: {what!r}")
+        raise FormatError(f"store: {router!r} is damaged: {what!r}")
     raise ValueError(f"x: expected {what} features, as {router!r} has")
 
 
@@ -230,6 +258,8 @@ def _folded(answer: list[Any]) -> Snapshot:
             if delta.model not in evidence:
                 evidence[delta.model] = Evidence(len(delta.observation.x), half_life=half_life_s)
             evidence[delta.model].add(delta.observation)
+    except FormatError:  # which is a ValueError too, and may be a newer one
+        raise
     except ValueError as error:
         raise FormatError(f"store: deltas that do not fit: {error}") from error
     return Snapshot(

@@ -56,7 +56,7 @@ def test_the_table(error: Exception, status: int, code: str, waits: bool) -> Non
 def test_every_error_of_ours_is_answered_on_purpose() -> None:
     # These come from commands, files and the client, never from a request.
     elsewhere = {
-        *("BanditRouterError", "FormatError", "TableError"),
+        *("BanditRouterError", "FormatError", "NewerFormatError", "TableError"),
         *("ServiceUnavailableError", "AccessError"),
     }
     for name, kind in vars(errors).items():

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bandit_router import LinUCB, Model, Preference, Router, SettingsError, ThompsonSampling
-from bandit_router.config import Config, Service, read_config
+from bandit_router.config import Config, Limits, Service, read_config
 
 FILE = """
 log = "sqlite:///file.db"
@@ -150,3 +150,44 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 def test_unknown_variables_are_refused() -> None:
     with pytest.raises(SettingsError, match="colour"):
         read_config(environ={"BANDIT_ROUTER_COLOUR": "red"})
+
+
+def test_limits_are_read(tmp_path: Path) -> None:
+    file = tmp_path / "limits.toml"
+    file.write_text('[limits]\nkey_per_minute = 600\nuser_burst = 3\nwhen_away = "closed"')
+    environ = {"BANDIT_ROUTER_USER_PER_MINUTE": "0.5", "BANDIT_ROUTER_USER_BURST": "4"}
+    read = read_config(file, environ=environ).limits
+    assert read == Limits(key_per_minute=600, user_per_minute=0.5, user_burst=4, when_away="closed")
+    assert read_config().limits == Limits()
+
+
+@pytest.mark.parametrize(
+    ("entry", "named"),
+    [
+        ("key_per_minute = 0", "key_per_minute"),
+        ("user_per_minute = -1", "user_per_minute"),
+        ("user_per_minute = 1e12", "user_per_minute"),
+        ('key_per_minute = "many"', "key_per_minute"),
+        ("key_burst = 0", "key_burst"),
+        ("user_burst = 1.5", "user_burst"),
+        ('when_away = "shut"', "when_away"),
+        ("per_minute = 5", "limits: no entry 'per_minute'"),
+    ],
+)
+def test_limits_that_are_wrong(tmp_path: Path, entry: str, named: str) -> None:
+    file = tmp_path / "limits.toml"
+    file.write_text(f"[limits]\n{entry}")
+    with pytest.raises(SettingsError, match=named):
+        read_config(file)
+
+
+def test_what_is_borne_while_the_log_is_away_can_be_said_everywhere(tmp_path: Path) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text('journal = "here"\nlog_timeout_s = 2\njournal_bytes = 1000\n')
+    config = read_config(file, environ={"BANDIT_ROUTER_LOG_TIMEOUT_S": "0.5"})
+    told = {"journal": "here", "log_timeout_s": 0.5, "journal_bytes": 1000}
+    assert config.patience() == told
+    assert config.arguments().items() >= told.items()
+    assert read_config(environ={"BANDIT_ROUTER_JOURNAL": "12"}).journal == "12"
+    with pytest.raises(SettingsError, match="log_timeout_s: expected a number above 0"):
+        Router.open("sqlite://", models=[], log_timeout_s=0)

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from servers import RedisServer
 
 from bandit_router import (
     ClosedError,
@@ -26,6 +25,7 @@ from bandit_router import learner as learning
 from bandit_router.log import checkpoints
 from bandit_router.log import tables as t
 from bandit_router.log.registration import begin_generation
+from simulations.chaos.servers import RedisServer
 
 Open = Callable[..., Router]
 
@@ -157,6 +157,17 @@ def test_features_of_another_version_do_not_count(
     again = open_router(store="memory://")  # not what Redis remembers
     assert counted(again) == 0
     assert "another version" in caplog.text
+    assert again.health().skipped == 4
+    decision = again.choose("x")
+    with EventLog.open(url) as log:
+        foreign = sa.update(t.decisions).where(t.decisions.c.id == decision.id)
+        log.write(lambda c: c.execute(foreign.values(features_version="old-1"))).result()
+    again.feedback(decision.id, "thumb", True)  # as from a worker that has not heard of other features
+    assert counted(again) == 0
+    assert again.health().skipped == 5
+    again.rebuild()
+    assert counted(again) == 5
+    assert again.health().skipped == 0
 
 
 def test_vectors_that_are_not_finite_never_reach_a_belief(open_router: Open, url: str) -> None:

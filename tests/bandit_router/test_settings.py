@@ -103,7 +103,11 @@ WRONG: list[tuple[str, Any, str]] = [
     ("metrics", {"": Metric()}, "expected 1 to 255"),
     ("metrics", {5: Metric()}, "expected a text"),
     ("metrics", {"a": {"weight": 1.0}}, "expected a Metric"),
-    *(("budget_since", bad, "") for bad in (-1.0, math.nan, "now", True)),
+    *(
+        (name, bad, "")
+        for name in ("budget_since", "rater_limit")
+        for bad in (-1.0, math.nan, "now", True)
+    ),
 ]
 
 

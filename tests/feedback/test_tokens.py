@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hmac
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -46,6 +48,25 @@ def test_it_ends_and_its_secret_can_be_retired() -> None:
 def test_what_is_no_token(text: str) -> None:
     with pytest.raises(TokenError):
         read_token(text, SECRETS, now=NOW)
+
+
+def test_every_secret_is_tried_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared, compare = [], hmac.compare_digest
+
+    def spied(a: str, b: str) -> bool:
+        compared.append((len(a), len(b)))
+        return compare(a, b)
+
+    signed = [token().sign(secret) for secret in SECRETS]
+    monkeypatch.setattr(hmac, "compare_digest", spied)
+    for text in signed:
+        read_token(text, SECRETS, now=NOW)
+    assert compared == [(43, 43)] * 4  # all of them, whichever it was
+    compared.clear()
+    for text in (signed[0][:-1], signed[0] + "x"):
+        with pytest.raises(TokenError):
+            read_token(text, SECRETS, now=NOW)
+    assert compared == []
 
 
 @given(place=st.integers(0, 200), character=st.sampled_from("Aa0-_.="))

@@ -25,3 +25,14 @@ def test_it_prints_how_soon_another_worker_knows(url: str, store_url: str, tmp_p
     told = json.loads(file.read_text())
     assert told["rounds"] == 10
     assert all(value >= 0 for value in told["acknowledged_ms"] + told["fresh_ms"])
+
+
+def test_it_prints_what_decisions_cost(url: str, store_url: str, tmp_path: Path) -> None:
+    file = tmp_path / "bench.json"
+    arguments = ["bench", "--costs", "--log", url, "--store", store_url, "--rounds", "50"]
+    done = CliRunner().invoke(cli, [*arguments, "--json", str(file)], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    told = json.loads(file.read_text())
+    assert told["rounds"] == 50
+    assert min(told[name] for name in told) >= 0
+    assert told["delta_bytes"] > 8 * told["features"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import stat
+import time
 from pathlib import Path
 
 import pytest
@@ -11,14 +12,16 @@ from click.testing import CliRunner
 
 from bandit_router import EventLog
 from bandit_router.cli import cli
+from bandit_router.commands.keys import TOKEN_HOURS
 from bandit_router.errors import SettingsError
 from bandit_router.log.keys import hash_key, read_keys, read_secrets
+from feedback.tokens import LIFETIME
 
 
 def invoke(*arguments: str) -> str:
     result = CliRunner().invoke(cli, ["keys", *arguments], catch_exceptions=False)
     assert result.exit_code == 0, result.output
-    return result.output
+    return result.stdout
 
 
 def test_a_key_lives_from_making_to_revoking(url: str, tmp_path: Path) -> None:
@@ -65,11 +68,65 @@ def test_what_is_missing_or_wrong_is_a_usage_error(url: str, options: list[str])
     assert CliRunner().invoke(cli, ["keys", "create", "--log", url, *options]).exit_code == 2
 
 
+@pytest.mark.parametrize(
+    ("options", "counts"),
+    [
+        (["--scope", "feedback"], 200.0),
+        (["--scope", "feedback", "--scope", "route"], None),
+        (["--scope", "feedback", "--influence", "all"], None),
+        (["--scope", "route", "--influence", "7.5"], 7.5),
+        (["--scope", "feedback", "--influence", "0"], 0.0),
+    ],
+    ids=str,
+)
+def test_how_much_a_key_counts(url: str, options: list[str], counts: float | None) -> None:
+    result = CliRunner().invoke(cli, ["keys", "create", "--log", url, "--name", "n", *options])
+    said = "all" if counts is None else f"{counts:g} at a time"
+    assert f"counts {said}" in result.stderr
+    with EventLog.open(url) as log:
+        (kept,) = log.read(read_keys)
+    assert kept.influence == counts
+    assert said in invoke("list", "--log", url)
+
+
+@pytest.mark.parametrize("influence", ["none", "-1", "nan", "inf", ""])
+def test_an_influence_that_is_none(url: str, influence: str) -> None:
+    options = ["--name", "n", "--scope", "route", "--influence", influence]
+    assert CliRunner().invoke(cli, ["keys", "create", "--log", url, *options]).exit_code == 2
+
+
+def test_a_key_is_rotated(url: str) -> None:
+    options = ("--name", "chat", "--scope", "feedback", "--influence", "7", "--expires-days", "10")
+    first = invoke("create", "--log", url, *options).strip()
+    with EventLog.open(url) as log:
+        (old,) = log.read(read_keys)
+    assert "ends soon" in invoke("list", "--log", url)
+    second = invoke("rotate", old.id, "--log", url, "--overlap-hours", "1").strip()
+    with EventLog.open(url) as log:
+        old, new = log.read(read_keys)
+    assert (old.hash, new.hash) == (hash_key(first), hash_key(second))
+    assert (new.name, new.scopes, new.influence) == ("chat", {"feedback"}, 7.0)
+    assert old.expires == pytest.approx(new.created + 3_600)
+    assert new.expires == pytest.approx(new.created + 864_000)
+    invoke("rotate", new.id, "--log", url, "--overlap-hours", "0")
+    assert "expired" in invoke("list", "--log", url)
+    for gone in (new.id, "nobody"):
+        with pytest.raises(SettingsError, match="no key"):
+            invoke("rotate", gone, "--log", url)
+
+
 def test_secrets_rotate(url: str) -> None:
+    def count(after_hours: float) -> int:
+        with EventLog.open(url) as log:
+            return len(log.read(lambda c: read_secrets(c, time.time() + 3_600 * after_hours)))
+
     invoke("rotate-secret", "--log", url)
-    invoke("rotate-secret", "--log", url)
-    with EventLog.open(url) as log:
-        assert len(log.read(read_secrets)) == 2
+    assert "168 hours" in invoke("rotate-secret", "--log", url)
+    assert "2 hours" in invoke("rotate-secret", "--log", url, "--overlap-hours", "2")
+    assert (count(1.9), count(2.1)) == (3, 1)
     assert "retired" in invoke("rotate-secret", "--retire-old", "--log", url)
-    with EventLog.open(url) as log:
-        assert len(log.read(read_secrets)) == 1
+    assert count(0.0) == 1
+
+
+def test_old_secrets_outlive_what_they_signed() -> None:
+    assert LIFETIME.total_seconds() == TOKEN_HOURS * 3_600

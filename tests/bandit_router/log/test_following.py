@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from bandit_router import EventLog, Router
 from bandit_router.log import tables as t
-from bandit_router.log.following import Horizon, Place, horizon, settled
+from bandit_router.log.following import Horizon, Place, horizon, last_number, settled
 
 Open = Callable[..., Router]
 
@@ -42,6 +42,47 @@ def test_a_place_is_complete_only_where_nothing_can_appear_any_more(data: st.Dat
             assert not [row for row in on_their_way if row in place]
     idle = place.after((), Horizon(oldest=next_number, upcoming=next_number))
     assert idle.seen == frozenset()  # once nothing is written, nothing need be remembered
+
+
+@given(st.data())
+def test_a_place_rests_only_where_there_is_nothing_to_read(data: st.DataObject) -> None:
+    """As above; the last number is told by a sequence, which knows of no transactions."""
+    running: dict[int, list[int]] = {}
+    visible: set[int] = set()
+    next_number, next_row, place = 1, 1, Place()
+    state = (frozenset[int](), Horizon())
+    for _ in range(data.draw(st.integers(1, 60))):
+        step = data.draw(st.sampled_from(["write", "commit", "look", "look", "read", "read"]))
+        if step == "write":
+            running.setdefault(next_number, []).append(next_row)
+            next_number, next_row = next_number + 1, next_row + 1
+        elif step == "commit" and running:
+            visible |= set(running.pop(data.draw(st.sampled_from(sorted(running)))))
+        elif step == "look":  # a reading transaction begins
+            upcoming = next_number
+            state = (
+                frozenset(visible),
+                Horizon(oldest=min(running, default=upcoming), upcoming=upcoming),
+            )
+        elif step == "read" and not place.rests(next_row - 1):
+            there, seen_from = state
+            news = [row for row in there if row not in place]
+            place = place.after(news, seen_from, drawn=next_row - 1)
+            upcoming = next_number  # the next transaction begins after this one
+            state = (
+                frozenset(visible),
+                Horizon(oldest=min(running, default=upcoming), upcoming=upcoming),
+            )
+        if place.rests(next_row - 1):
+            assert not running
+            assert all(row in place for row in visible)
+    for _ in range(3):  # once nothing is written, it comes to rest
+        place = place.after(
+            [row for row in visible if row not in place],
+            Horizon(oldest=99, upcoming=99),
+            drawn=next_row - 1,
+        )
+    assert next_row == 1 or running or place.rests(next_row - 1)
 
 
 def test_a_reader_that_has_more_to_read_completes_nothing() -> None:
@@ -74,6 +115,47 @@ def counted(router: Router) -> float:
 @pytest.fixture
 def url(postgres_url: str) -> str:
     return postgres_url
+
+
+def test_only_who_may_have_drawn_a_number_is_waited_for(url: str) -> None:
+    """Somebody else's transaction is not, however long it runs; a writer of ours is, whatever else runs."""
+    with (
+        EventLog.open(url) as log,
+        log.engine.connect() as foreign,
+        writing(url) as older,
+        writing(url) as writer,
+    ):
+        foreign.execute(sa.text("SELECT pg_current_xact_id()"))
+        own = writer.execute(sa.text("SELECT pg_current_xact_id()::text::bigint")).scalar_one()
+        idle = older.execute(sa.text("SELECT pg_current_xact_id()::text::bigint")).scalar_one()
+        with log.reading() as connection:
+            assert horizon(connection).oldest <= idle < own  # how it looks at first
+            assert horizon(connection, held_back=0).clear
+        late_reward(writer, "x" * 36)
+        foreign.execute(sa.text("CREATE TEMPORARY TABLE other (x int)"))
+        foreign.execute(sa.text("INSERT INTO other VALUES (1)"))
+        with log.reading() as connection:
+            assert horizon(connection, held_back=0).oldest == own
+        writer.rollback()
+        with log.reading() as connection:
+            assert horizon(connection, held_back=0).clear
+            late_reward(older, "y" * 36)  # begun before, and writing after what was seen
+        with log.reading() as connection:
+            assert horizon(connection, held_back=0).oldest == idle
+            older.commit()
+            assert horizon(connection, held_back=0).oldest == idle  # as long as it cannot be seen
+        with log.reading() as connection:
+            assert horizon(connection, held_back=0).clear
+
+
+def test_the_last_number_is_known_whatever_became_of_its_row(url: str, sqlite_url: str) -> None:
+    for each in (url, sqlite_url):
+        with EventLog.open(each) as log:
+            assert log.read(lambda c: last_number(c, t.rewards)) == 0
+            for decision_id in ("x" * 36, "y" * 36):
+                log.write(lambda c: late_reward(c, decision_id)).result()  # noqa: B023
+            log.write(lambda c: c.execute(sa.delete(t.rewards))).result()
+            assert log.read(lambda c: last_number(c, t.rewards)) == 2
 
 
 def test_a_row_that_commits_late_counts_once(url: str, open_router: Open) -> None:

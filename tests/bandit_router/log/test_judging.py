@@ -32,7 +32,18 @@ def written(log: EventLog, job: Callable[..., Any], *arguments: object, **option
     return log.write(lambda c: job(c, *arguments, **options)).result(30)
 
 
+def decide(log: EventLog, *decisions: str) -> None:
+    """See that there are decisions of these ids."""
+    known = log.read(lambda c: set(c.execute(sa.select(t.decisions.c.id)).scalars()))
+    row = {"router": "default", "at_us": 0, "model": "small", "probability": 1.0, "reason": "only"}
+    row |= {"policy": "greedy", "features": b"", "features_version": "", "candidates": "[]"}
+    rows = [{**row, "id": of, "input_tokens": 1.0} for of in decisions if of not in known]
+    if rows:
+        log.write(lambda c: c.execute(sa.insert(t.decisions), rows)).result(30)
+
+
 def enqueue(log: EventLog, *decisions: str, now: float = NOON, queue: Queue = QUEUE) -> int:
+    decide(log, *decisions)
     made: int = written(log, judging.enqueue, queue, decisions, probability=0.5, now=now)
     return made
 
@@ -159,6 +170,13 @@ def test_dropped_is_gone(log: EventLog) -> None:
     enqueue(log, "a")
     written(log, judging.drop, claimed(log))
     assert status(log) == JudgeStatus()
+
+
+def test_a_decision_that_was_erased_meanwhile_gets_no_judgement(router: Router, log: EventLog) -> None:
+    stays, goes = router.choose("stays", user="user:1").id, router.choose("goes", user="user:2").id
+    router.forget_user("user:2")
+    assert written(log, judging.enqueue, QUEUE, [stays, goes], probability=0.5, now=NOON) == 1
+    assert claimed(log).decision_id == stays
 
 
 def test_answers_are_found_page_by_page(router: Router, log: EventLog) -> None:

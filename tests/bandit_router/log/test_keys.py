@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -52,25 +53,84 @@ def test_scopes_that_there_are_not(log: EventLog, scopes: list[str]) -> None:
         committed(job)
 
 
+def test_a_key_is_followed_by_one_that_may_the_same(log: EventLog) -> None:
+    old, new, newer = (keys.new_key() for _ in range(3))
+
+    def rotate(of: str, key: str, *, now: float = NOW, **given: float) -> keys.Key | None:
+        job = log.write(lambda c: keys.rotate_key(c, of, key, now=now, overlap_s=60.0, **given))
+        return committed(job)
+
+    first = committed(
+        log.write(
+            lambda c: keys.add_key(
+                c, old, name="n", scopes=["feedback"], now=NOW - 10, expires=NOW + 90, influence=7.0
+            )
+        )
+    )
+    second = rotate(first.id, new)
+    assert second is not None
+    assert (second.name, second.scopes, second.influence) == ("n", {"feedback"}, 7.0)
+    assert second.expires == NOW + 100  # as long as the first was made for
+    first, _ = log.read(keys.read_keys)
+    assert (first.valid(NOW + 59), first.valid(NOW + 60)) == (True, False)
+    third = rotate(first.id, newer, now=NOW + 50, expires=NOW + 1e6)
+    assert third is not None
+    assert third.expires == NOW + 1e6
+    assert log.read(keys.read_keys)[0].expires == NOW + 60  # what ends sooner stays so
+    assert rotate(first.id, keys.new_key(), now=NOW + 60) is None
+    assert rotate("nobody", keys.new_key()) is None
+    assert len(log.read(keys.read_keys)) == 3
+
+
+def test_every_key_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = [keys.new_key() for _ in range(3)]
+    known = [
+        keys.Key(id=str(i), name="n", hash=keys.hash_key(key), scopes=frozenset(), created=NOW)
+        for i, key in enumerate(made)
+    ]
+    compared, compare = [], hmac.compare_digest
+
+    def spied(a: str, b: str) -> bool:
+        compared.append((a, b))
+        return compare(a, b)
+
+    monkeypatch.setattr(hmac, "compare_digest", spied)
+    for key, found in [*zip(made, known, strict=True), ("br_" + "x" * 43, None), ("é", None)]:
+        compared.clear()
+        assert keys.find_key(known, key) is found
+        assert compared == [(entry.hash, keys.hash_key(key)) for entry in known]
+        assert {len(text) for pair in compared for text in pair} == {64}
+
+
 def test_secrets_rotate(log: EventLog) -> None:
+    def rotate(now: float, overlap_s: float) -> None:
+        committed(log.write(lambda c: keys.rotate_secret(c, now, overlap_s=overlap_s)))
+
+    def valid(now: float) -> tuple[bytes, ...]:
+        return log.read(lambda c: keys.read_secrets(c, now))
+
     committed(log.write(lambda c: keys.ensure_secret(c, NOW)))
     committed(log.write(lambda c: keys.ensure_secret(c, NOW)))
-    (first,) = log.read(keys.read_secrets)
-    committed(log.write(lambda c: keys.rotate_secret(c, NOW + 1)))
-    second, old = log.read(keys.read_secrets)
+    (first,) = valid(NOW)
+    rotate(NOW + 1, 60.0)
+    second, old = valid(NOW + 60)
     assert (len(second), old) == (32, first)
-    committed(log.write(lambda c: keys.rotate_secret(c, NOW + 2, retire_old=True)))
-    (third,) = log.read(keys.read_secrets)
-    assert third not in (first, second)
+    assert valid(NOW + 61) == (second,)
+    rotate(NOW + 2, 3_600.0)  # the first still ends when it was to end
+    third = valid(NOW + 61)[0]
+    assert (valid(NOW + 61), valid(NOW + 3_602)) == ((third, second), (third,))
+    rotate(NOW + 3, 0.0)
+    (fourth,) = valid(NOW + 3)
+    assert fourth not in (first, second, third)
 
 
 def test_workers_that_begin_together_verify_each_other(log_url: str) -> None:
     def begin(_: int) -> bytes:
         with EventLog.open(log_url) as log:
             committed(log.write(lambda c: keys.ensure_secret(c, NOW)))
-            return log.read(keys.read_secrets)[0]
+            return log.read(lambda c: keys.read_secrets(c, NOW))[0]
 
     with EventLog.open(log_url), ThreadPoolExecutor(4) as pool:
         used = set(pool.map(begin, range(4)))
     with EventLog.open(log_url) as log:
-        assert used <= set(log.read(keys.read_secrets))
+        assert used <= set(log.read(lambda c: keys.read_secrets(c, NOW)))

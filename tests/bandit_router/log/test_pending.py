@@ -18,6 +18,8 @@ from hypothesis import strategies as st
 from bandit_router import (
     ConflictError,
     EventLog,
+    LogUnavailableError,
+    Outcome,
     UnknownDecisionError,
     UnknownFeedbackError,
 )
@@ -25,6 +27,7 @@ from bandit_router.asking import read_word
 from bandit_router.events import Candidate, Decision, Feedback, FeedbackValue, new_id
 from bandit_router.log import tables as t
 from bandit_router.log.deciding import Story, decision_rows, read_story
+from bandit_router.log.hearing import Reported
 from bandit_router.log.pending import (
     AHEAD_S,
     KEPT_S,
@@ -32,6 +35,7 @@ from bandit_router.log.pending import (
     apply_pending,
     has_pending,
     hear,
+    report,
     retract,
 )
 from bandit_router.log.rows import from_us
@@ -74,6 +78,11 @@ class Desk:
         options.setdefault("source", "user:1")
         word = read_word(decision_id, name, value, options, metrics=METRICS, now=self.now)
         return committed(self.log.write(lambda c: hear(c, ROUTER, word, METRICS)))
+
+    def report(self, decision_id: str) -> Reported:
+        sides: dict[str, Any] = {"answer": None, "models": {}, "metrics": METRICS, "now": self.now}
+        outcome = Outcome(latency_s=1.0)
+        return committed(self.log.write(lambda c: report(c, ROUTER, decision_id, outcome, **sides)))
 
     def take_back(self, feedback_id: str) -> Feedback:
         return committed(self.log.write(lambda c: retract(c, ROUTER, feedback_id, METRICS, self.now)))
@@ -461,3 +470,13 @@ def _votes(desk: Desk, decision: Decision) -> list[tuple[Any, ...]]:
         (s.feedback.source, s.feedback.value, s.feedback.at, s.feedback.key, s.retracted)
         for s in story.feedback
     ]
+
+
+def test_an_outcome_that_comes_before_its_decision_is_to_come_again(desk: Desk) -> None:
+    decision = desk.decide()
+    with pytest.raises(LogUnavailableError, match="not there yet"):
+        desk.report(decision.id)
+    desk.appear(decision)
+    assert not desk.report(decision.id).duplicate
+    with pytest.raises(UnknownDecisionError):  # none of its age can be on its way
+        desk.report(new_id(desk.now - YOUNG_S - 1))

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from bandit_router import ClosedError, EventLog, LogUnavailableError
 from bandit_router.log import writer as writing
 from bandit_router.log.tables import extractors
-from bandit_router.log.writer import Writer
+from bandit_router.log.writer import Writer, committed
 
 
 @pytest.fixture
@@ -168,3 +168,47 @@ def test_a_lost_database_is_said_to_be_lost(log: EventLog, monkeypatch: pytest.M
     monkeypatch.setattr(Writer, "_transact", away)
     with pytest.raises(LogUnavailableError, match="disk I/O"):
         log.writer.insert(row("a")).result(10)
+
+
+def test_a_file_that_is_gone_is_not_made_anew(log: EventLog, tmp_path: Path) -> None:
+    log.writer.insert(row("a")).result(10)
+    (tmp_path / "chat.db").rename(tmp_path / "elsewhere.db")
+    for _ in range(3):
+        with pytest.raises(LogUnavailableError, match="moved or deleted"):
+            log.writer.insert(row("b")).result(10)
+        with pytest.raises(LogUnavailableError, match="moved or deleted"):
+            versions(log)
+    assert not (tmp_path / "chat.db").exists()
+    (tmp_path / "elsewhere.db").rename(tmp_path / "chat.db")
+    log.writer.insert(row("c")).result(10)
+    assert versions(log) == {"a", "c"}
+
+
+def test_a_disk_that_is_full_loses_the_whole_batch_and_no_half_of_it(log: EventLog) -> None:
+    pages = log.read(lambda c: c.exec_driver_sql("PRAGMA page_count").scalar())
+
+    @sa.event.listens_for(log.engine, "begin")
+    def on_begin(connection: sa.Connection) -> None:
+        connection.exec_driver_sql(f"PRAGMA max_page_count = {pages + 2}")
+
+    gate, large = Gate(log), (extractors, {"version": "big", "at_us": 0, "artefact": b"x" * 100_000})
+    futures = [
+        log.writer.insert(row("a")),
+        log.writer.insert(row("b"), large),
+        log.writer.insert(row("c")),
+    ]
+    gate.go.set()
+    for future in futures:
+        with pytest.raises(LogUnavailableError, match=r"no commit: .*full"):
+            future.result(10)
+    assert versions(log) == set()
+
+
+def test_what_is_not_committed_in_time_is_dropped_where_it_has_not_begun(log: EventLog) -> None:
+    gate = Gate(log)
+    late = log.writer.insert(row("a"))
+    with pytest.raises(LogUnavailableError, match=r"no answer within 0\.01 s"):
+        committed(late, 0.01)
+    gate.go.set()
+    log.writer.insert(row("b")).result(10)
+    assert versions(log) == {"b"}

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import gzip
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from servers import PostgresServer, RedisServer
 
 from bandit_router import EventLog, Router
-from bandit_router.config import Config
+from bandit_router.config import Config, Service
 from bandit_router.events import new_id
 from bandit_router.service.app import create_app
+from simulations.chaos.servers import PostgresServer, RedisServer
 
 Client = Any  # the one of conftest.py
 Serve = Callable[..., Client]
@@ -138,24 +140,35 @@ def test_without_its_store_feedback_is_kept_and_applied_later(
     pytest.fail("it was never applied")
 
 
-def test_without_its_server_the_log_is_away_and_comes_back(
-    serve: Serve, own_postgres: PostgresServer
+def test_without_its_server_decisions_go_on_and_all_are_in_the_log_once(
+    serve: Serve, own_postgres: PostgresServer, tmp_path: Path
 ) -> None:
     with EventLog.open(own_postgres.url, migrate=True):
         pass
-    client = serve(Config(log=own_postgres.url))
+    client = serve(Config(log=own_postgres.url, journal=str(tmp_path / "journal"), log_timeout_s=2.0))
     client.put("/v1/routers/default/models/m", json={})
+    ids = [client.post("/v1/decisions", json={"prompt": "x"}).json()["id"]]
     own_postgres.stop()
-    time.sleep(1.1)
-    for _ in range(2):
-        answer = client.post("/v1/decisions", json={"prompt": "x"})
+    for key in ("a", "b", "a"):
+        answer = client.post("/v1/decisions", json={"prompt": "x"}, headers={"Idempotency-Key": key})
+        assert (answer.status_code, answer.json()["reason"]) == (200, "degraded")
+        assert answer.headers["x-router-reason"] == "degraded"
+        ids.append(answer.json()["id"])
+    assert (ids[3], answer.json()["duplicate"]) == (ids[1], True)
+    for word in (thumb(ids[0]), thumb(ids[1])):
+        answer = client.post("/v1/feedback", json=word)
         assert refused(answer) == (503, "log_unavailable")
+        assert int(answer.headers["retry-after"]) >= 1
     own_postgres.start()
-    for _ in range(50):
-        if client.post("/v1/decisions", json={"prompt": "x"}).status_code == 200:
-            return
+    for _ in range(150):
+        if client.post("/v1/feedback", json=thumb(ids[2])).status_code == 200:
+            break
         time.sleep(0.2)
-    pytest.fail("it never came back")
+    heard = [client.post("/v1/feedback", json=thumb(of)).json()["duplicate"] for of in ids]
+    assert heard == [False, False, True, True]
+    stories = [client.get(f"/v1/decisions/{of}").json() for of in ids]
+    assert [story["reason"] == "degraded" for story in stories] == [False, True, True, True]
+    assert {len(story["feedback"]) for story in stories} == {1}
 
 
 def test_pages_of_a_known_origin_may_post_feedback(client: Client, decide: Decide) -> None:
@@ -195,3 +208,49 @@ def test_the_schema_documents_every_error(config: Config) -> None:
                 if status[0] in "45":
                     assert answer["content"]["application/json"]["schema"] == error
     assert "HTTPValidationError" not in schema["components"]["schemas"]
+
+
+BODIES = (
+    b"[" * 50_000,
+    b'{"prompt": ' + b'{"a": ' * 5_000 + b"1" + b"}" * 5_001,
+    b'{"prompt": "x", "max_tokens": ' + b"9" * 50_000 + b"}",
+    b'{"prompt": "x", "max_cost_usd": 1e999}',
+    b'{"prompt": "x", "max_cost_usd": -Infinity}',
+    b'{"prompt": "x", "prompt": "y"}',
+    b'{"prompt": "\xff\xfe"}',
+    b'\xef\xbb\xbf{"prompt": "x"}',
+    gzip.compress(b'{"prompt": "x"}'),
+    b"",
+)
+
+
+def test_bodies_that_are_none(serve: Serve, sqlite_url: str) -> None:
+    client = serve(Config(log=sqlite_url))
+    headers = {"content-type": "application/json", "content-encoding": "gzip"}
+    for body in BODIES:
+        answer = client.post("/v1/decisions", content=body, headers=headers)
+        assert refused(answer) == (422, "invalid_value"), body[:60]
+        assert len(answer.content) < 1_000
+
+
+def test_pages_of_elsewhere_reach_nothing_else(serve: Serve, sqlite_url: str) -> None:
+    opened = Service(cors=("https://chat.example",))
+    client, closed = serve(Config(log=sqlite_url, service=opened)), serve(Config(log=sqlite_url))
+    paths = [
+        "/v1/decisions",
+        "/v1/outcomes",
+        "/v1/routers",
+        "/v1/users/ann",
+        "/metrics",
+        "/openapi.json",
+    ]
+    for method in ("POST", "GET", "PUT", "DELETE"):
+        page = {"Origin": "https://chat.example", "Access-Control-Request-Method": method}
+        for asked, path in [(client, path) for path in paths] + [(closed, "/v1/feedback")]:
+            preflight = asked.request("OPTIONS", path, headers=page)
+            plain = asked.request(method, path, json={}, headers={"Origin": page["Origin"]})
+            for answer in (preflight, plain):
+                assert not any(name.startswith("access-control-") for name in answer.headers), path
+        feedback = client.request("OPTIONS", "/v1/feedback", headers=page)
+        assert (feedback.status_code == 200) == (method in ("POST", "DELETE"))
+        assert "access-control-allow-credentials" not in feedback.headers

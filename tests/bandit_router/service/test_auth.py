@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from serving import Serving, until
 
 from bandit_router import EventLog
 from bandit_router.config import Config
 from bandit_router.log.keys import read_keys, read_secrets, revoke_key, rotate_secret
 from bandit_router.log.writer import committed
-from feedback.tokens import Token
+from feedback.tokens import Token, read_token
 
 Client = Any  # the one of conftest.py
 Serve = Callable[..., Client]
@@ -184,10 +186,11 @@ def test_a_token_may_not_speak_without_end(client: Client, decide: Any) -> None:
     mine = decide()
     word = {"decision_id": mine["id"], "name": "thumb", "value": True}
     token = bearer(mine["feedback_token"])
-    answers = [client.post("/v1/feedback", json=word, headers=token) for _ in range(31)]
+    answers = [client.post("/v1/feedback", json=word, headers=token) for _ in range(45)]
     assert {answer.status_code for answer in answers[:30]} == {200}
-    assert answers[30].status_code == 429
-    assert 1 <= int(answers[30].headers["retry-after"]) <= 60
+    refused = [answer for answer in answers if answer.status_code == 429]
+    assert refused  # not all the others: one more comes back in two seconds
+    assert {answer.headers["retry-after"] for answer in refused} <= {"1", "2"}
 
 
 def test_tokens_end_and_secrets_rotate(client: Client, decide: Any, config: Config) -> None:
@@ -198,12 +201,48 @@ def test_tokens_end_and_secrets_rotate(client: Client, decide: Any, config: Conf
         return int(client.post("/v1/feedback", json=word, headers=bearer(token)).status_code)
 
     with EventLog.open(config.log) as log:
-        (secret,) = log.read(read_secrets)
+        (secret,) = log.read(lambda c: read_secrets(c, time.time()))
         ended = Token(decision_id=mine["id"], ends=int(time.time()) - 1).sign(secret)
         assert (status(ended), status(mine["feedback_token"])) == (401, 200)
-        committed(log.write(lambda c: rotate_secret(c, time.time())))
-        fresh = Token(decision_id=mine["id"], ends=2**40).sign(log.read(read_secrets)[0])
+        committed(log.write(lambda c: rotate_secret(c, time.time(), overlap_s=60.0)))
+        signing = log.read(lambda c: read_secrets(c, time.time()))[0]
+        fresh = Token(decision_id=mine["id"], ends=2**40).sign(signing)
         assert (status(fresh), status(mine["feedback_token"])) == (200, 200)
-        committed(log.write(lambda c: rotate_secret(c, time.time(), retire_old=True)))
+        committed(log.write(lambda c: rotate_secret(c, time.time(), overlap_s=0.0)))
         time.sleep(1.1)
         assert (status(fresh), status(decide()["feedback_token"])) == (401, 403)
+
+
+def test_all_workers_heed_a_rotated_secret_within_a_second(tmp_path: Path, sqlite_url: str) -> None:
+    serving = Serving(tmp_path, "--workers", "2", "--log", sqlite_url)
+
+    def rotate(overlap_s: float) -> bytes:
+        with EventLog.open(sqlite_url) as log:
+            committed(log.write(lambda c: rotate_secret(c, time.time(), overlap_s=overlap_s)))
+            return log.read(lambda c: read_secrets(c, time.time()))[0]
+
+    def say(token: str) -> int:
+        word = {"decision_id": read_token(token, secrets, now=0.0).decision_id}
+        word |= {"name": "thumb", "value": True}
+        return serving.client.post("/v1/feedback", json=word, headers=bearer(token)).status_code
+
+    def tokens() -> list[str]:
+        """Of both workers, as likely as not."""
+        return [str(serving.choose()["feedback_token"]) for _ in range(8)]
+
+    try:
+        until(lambda: len(serving.workers()) == 2, "two workers")
+        with EventLog.open(sqlite_url) as log:
+            secrets = list(log.read(lambda c: read_secrets(c, time.time())))
+        old = tokens()
+        secrets.append(rotate(60.0))
+        time.sleep(1.1)
+        newer = tokens()
+        assert all(read_token(token, secrets[-1:], now=0.0) for token in newer)
+        assert {say(token) for token in old} == {200}  # for as long as they overlap
+        secrets.append(rotate(0.3))
+        time.sleep(1.4)
+        assert {say(token) for token in old + newer} == {401}
+        assert {say(token) for token in tokens()} == {200}
+    finally:
+        serving.end()

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import httpx
 import pytest
-from servers import PostgresServer, RedisServer
+from sqlalchemy import Connection
 
 from bandit_router import EventLog, Model
 from bandit_router.config import Config
@@ -20,6 +22,7 @@ from bandit_router.log.engine import connect, upgrade
 from bandit_router.log.keys import add_key, new_key
 from bandit_router.service import health
 from bandit_router.service.app import create_app
+from simulations.chaos.servers import PostgresServer, RedisServer
 
 MODELS = (Model("a"), Model("b"))
 
@@ -94,12 +97,15 @@ def test_details_are_for_those_who_may_know(url: str) -> None:
     run(probe())
 
 
-def test_a_log_that_was_taken_away_is_unavailable(url: str) -> None:
+def test_a_log_of_another_program_is_unavailable(url: str) -> None:
     async def probe() -> None:
         async with client(url) as inside:
             with EventLog.open(url) as log:
-                statement = "UPDATE alembic_version SET version_num = '9999'"
-                log.write(lambda c: c.exec_driver_sql(statement)).result()
+                for statement in (
+                    "UPDATE alembic_version SET version_num = '9999'",
+                    "UPDATE compatibility SET oldest = '9999'",
+                ):
+                    log.write(partial(Connection.exec_driver_sql, statement=statement)).result()
             answer = await told(inside, lambda answer: answer.status_code == 503)
             assert answer.json()["status"] == "unavailable"
             assert "9999" in answer.json()["log"]["trouble"]
@@ -114,14 +120,14 @@ def test_probes_do_not_load_the_log(url: str, monkeypatch: pytest.MonkeyPatch) -
     async def probe() -> None:
         nonlocal asked
         async with client(url) as inside:
-            look = health.schema_version
+            look = health.schema_fits
 
             def counted(engine: object) -> str | None:
                 nonlocal asked
                 asked += 1
                 return look(engine)  # type: ignore[arg-type]
 
-            monkeypatch.setattr(health, "schema_version", counted)
+            monkeypatch.setattr(health, "schema_fits", counted)
             await asyncio.gather(*(inside.get("/readyz") for _ in range(200)))
 
     began = time.monotonic()
@@ -129,7 +135,14 @@ def test_probes_do_not_load_the_log(url: str, monkeypatch: pytest.MonkeyPatch) -
     assert asked <= 2 + (time.monotonic() - began) / health.FRESH_S
 
 
-def test_postgres_stops_and_comes_back(own_postgres: PostgresServer) -> None:
+@pytest.fixture
+def journal_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where decisions wait for a log on PostgreSQL."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    return tmp_path / "bandit-router"
+
+
+def test_postgres_stops_and_comes_back(own_postgres: PostgresServer, journal_folder: Path) -> None:
     engine = connect(own_postgres.url)
     upgrade(engine)
     engine.dispose()
@@ -138,8 +151,18 @@ def test_postgres_stops_and_comes_back(own_postgres: PostgresServer) -> None:
         async with client(own_postgres.url) as inside:
             await told(inside, lambda answer: answer.json()["status"] == "ok")
             own_postgres.kill()
-            down = await told(inside, lambda answer: answer.status_code == 503)
+            down = await told(inside, lambda answer: answer.json()["status"] == "degraded")
+            assert down.status_code == 200
             assert down.json()["log"]["trouble"]
+            chosen = await inside.post("/v1/decisions", json={"prompt": "hi"})
+            assert (chosen.status_code, chosen.json()["reason"]) == (200, "degraded")
+            word = {"decision_id": chosen.json()["id"], "name": "thumb", "value": True}
+            refused = await inside.post("/v1/feedback", json=word)
+            assert refused.status_code == 503
+            assert int(refused.headers["retry-after"]) > 0
+            down = await told(inside, lambda answer: answer.json()["journal"]["decisions"] == 1)
+            raised = {alarm["code"]: alarm["severity"] for alarm in down.json()["alarms"]}
+            assert raised == {"log_away": "critical", "journal_filling": "warning"}
             own_postgres.start()
             await told(inside, lambda answer: answer.json()["status"] == "ok", 60)
 
@@ -152,7 +175,29 @@ def children(parent: int) -> list[int]:
     return [pid for pid, its_parent in told if its_parent == parent]
 
 
-def test_a_log_that_hangs_is_unavailable_at_once(own_postgres: PostgresServer) -> None:
+def test_without_log_and_journal_nothing_is_served(
+    own_postgres: PostgresServer, journal_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(journal_folder))
+    engine = connect(own_postgres.url)
+    upgrade(engine)
+    engine.dispose()
+    journal_folder.write_text("in the way")
+
+    async def probe() -> None:
+        async with client(own_postgres.url) as inside:
+            await told(inside, lambda answer: answer.json()["status"] == "ok")
+            own_postgres.kill()
+            refused = await inside.post("/v1/decisions", json={"prompt": "hi"})
+            assert refused.status_code == 503
+            down = await told(inside, lambda answer: answer.status_code == 503)
+            assert down.json()["status"] == "unavailable"
+            assert str(journal_folder) in down.json()["journal"]["trouble"]
+
+    run(probe())
+
+
+def test_a_log_that_hangs_is_away_at_once(own_postgres: PostgresServer) -> None:
     engine = connect(own_postgres.url)
     upgrade(engine)
     engine.dispose()
@@ -165,7 +210,7 @@ def test_a_log_that_hangs_is_unavailable_at_once(own_postgres: PostgresServer) -
             for pid in stopped:
                 os.kill(pid, signal.SIGSTOP)
             try:
-                down = await told(inside, lambda answer: answer.status_code == 503)
+                down = await told(inside, lambda answer: not answer.json()["log"]["ok"])
                 assert "does not answer" in down.json()["log"]["trouble"]
             finally:
                 for pid in stopped:

@@ -190,6 +190,39 @@ def test_what_is_not_http_is_answered(run: Callable[..., Running], said: bytes) 
     running.settles(before)
 
 
+@pytest.mark.parametrize(
+    "headers", [b"x: " + b"y" * 1_000_000, b"x: y\r\n" * 200_000, b"x" * 1_000_000], ids=len
+)
+def test_huge_headers_are_refused(run: Callable[..., Running], headers: bytes) -> None:
+    running = run(receive_s=30.0)
+    before = running.held()
+    began = time.monotonic()
+    client = connect(running)
+    with contextlib.suppress(ConnectionError):  # refused while we still send
+        client.sendall(HEAD + headers)
+    heard = hear(client)
+    assert time.monotonic() - began < 10
+    assert not heard or status(heard) in (400, 431)
+    running.settles(before)
+
+
+def test_some_headers_are_many_and_fit(run: Callable[..., Running]) -> None:
+    running = run()
+    many = b"".join(b"x-%d: y\r\n" % i for i in range(1_000))
+    client = connect(running, WHOLE.replace(b"\r\n\r\n", b"\r\n" + many + b"\r\n"))
+    assert status(client.recv(65536)) == 200
+    client.close()
+
+
+def test_answers_are_not_kept_and_not_guessed_at(run: Callable[..., Running]) -> None:
+    running = run()
+    for path in ("/healthz", "/v1/routers", "/nothing"):
+        headers = httpx.get(f"{running.url}{path}").headers
+        assert headers["cache-control"] == "no-store"
+        assert headers["x-content-type-options"] == "nosniff"
+        assert "server" not in headers
+
+
 @pytest.mark.parametrize("chunked", [False, True])
 def test_huge_bodies_are_refused(run: Callable[..., Running], chunked: bool) -> None:
     running = run(receive_s=30.0)

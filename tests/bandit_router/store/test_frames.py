@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from bandit_router.errors import FormatError
+from bandit_router.errors import FormatError, NewerFormatError
 from bandit_router.evidence import Delta, Observation
 from bandit_router.store.frames import KEY_LIMIT, delta_to_bytes, deltas_from_bytes
 
@@ -93,8 +93,11 @@ def test_a_changed_bit_is_noticed(at: int) -> None:
 
 
 def test_another_version_is_named() -> None:
-    with pytest.raises(FormatError, match="expected format version 1, got b'BRDL' 2"):
+    with pytest.raises(NewerFormatError, match="expected format version 1, got 2"):
         list(deltas_from_bytes(framed(b"", version=2)))
+    with pytest.raises(FormatError, match="expected format version 1, got b'BRDL' 0") as caught:
+        list(deltas_from_bytes(framed(b"", version=0)))
+    assert not isinstance(caught.value, NewerFormatError)
     with pytest.raises(FormatError, match="got b'PICK' 1"):
         list(deltas_from_bytes(framed(b"", magic=b"PICK")))
 

@@ -15,12 +15,13 @@ from pathlib import Path
 import pytest
 import redis
 from redis.cluster import RedisCluster
-from servers import RedisServer, running
 
 from bandit_router.errors import ClosedError, FormatError, SettingsError, StoreUnavailableError
 from bandit_router.store import open_store
 from bandit_router.store.lua import Script
-from bandit_router.store.server import Server
+from bandit_router.store.server import REST_S, SLOW_CALLS, Server
+from simulations.chaos.proxy import CLEAR, CUT, HALF_OPEN, Link, Weather, linked
+from simulations.chaos.servers import RedisServer, running
 
 Open = Callable[[str], Server]
 ECHO = Script.of("return {h.position or 'none', ARGV[1]}")
@@ -82,6 +83,7 @@ def test_a_server_may_come_later_and_again(own_redis: RedisServer, connect: Open
     with pytest.raises(StoreUnavailableError, match=f"127.0.0.1:{own_redis.port}"):
         server.run(ECHO, KEYS, "one")
     own_redis.start()
+    time.sleep(REST_S)
     assert server.run(ECHO, KEYS, "one") == [b"none", b"one"]
     own_redis.kill()
     own_redis.start()
@@ -109,7 +111,124 @@ def test_who_stops_answering_costs_no_more_than_the_limit(own_redis: RedisServer
     took = time.monotonic() - begun
     own_redis.process.send_signal(signal.SIGCONT)
     assert took < 1.2
+    time.sleep(REST_S)
     assert server.run(ECHO, KEYS, "three") == [b"none", b"three"]  # and not the answer to the second
+
+
+def test_who_did_not_answer_is_not_asked_again_for_a_moment(connect: Open) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        server = connect(f"redis://127.0.0.1:{silent.getsockname()[1]}/0?timeout=0.3")
+        assert server.trouble is None
+        with pytest.raises(StoreUnavailableError) as first:
+            server.run(ECHO, KEYS, "one")
+        begun = time.monotonic()
+        for _ in range(100):
+            with pytest.raises(StoreUnavailableError) as refused:
+                server.run(ECHO, KEYS, "one")
+        assert time.monotonic() - begun < REST_S
+        assert str(refused.value) == str(first.value)  # so that it is told once
+        assert server.trouble is not None
+        time.sleep(REST_S)
+        begun = time.monotonic()
+        with pytest.raises(StoreUnavailableError):  # one call tries
+            server.run(ECHO, KEYS, "one")
+        assert time.monotonic() - begun > 0.25
+
+
+REFUSALS = {
+    "out of memory": ("maxmemory", "1"),
+    "loading, or any other refusal": ("requirepass", "secret"),
+    "a replica": ("slave-read-only", "yes"),
+    "full of clients": ("maxclients", "1"),
+}
+
+
+@pytest.mark.parametrize("refusal", REFUSALS)
+def test_whoever_refuses_is_away_until_he_does_not(
+    own_redis: RedisServer, connect: Open, refusal: str
+) -> None:
+    server, writes = connect(own_redis.url), Script.of("redis.call('SET', lease, 'x') return {'done'}")
+    setting, value = REFUSALS[refusal]
+    with own_redis.client() as client:
+        before = client.config_get(setting)[setting]
+        client.config_set(setting, value)
+        if refusal == "a replica":
+            client.replicaof("127.0.0.1", own_redis.port + 1)
+        with pytest.raises(StoreUnavailableError) as caught:
+            server.run(writes, KEYS)
+        assert server.trouble
+        assert server.trouble in str(caught.value)
+        client.replicaof("no", "one")
+        client.config_set(setting, before)
+    time.sleep(REST_S)
+    assert server.run(writes, KEYS) == [b"done"]
+    assert server.trouble is None
+
+
+@pytest.fixture
+def link(own_redis: RedisServer) -> Iterator[Link]:
+    """A way to a Redis, whose weather may turn bad."""
+    link = Link(own_redis.port, seed=1)
+    with linked(link):
+        yield link
+
+
+def test_whoever_is_slow_again_and_again_is_left_alone_but_by_the_patient(
+    link: Link, connect: Open
+) -> None:
+    url = f"redis://127.0.0.1:{link.port}/0?timeout=2&slow=0.02"
+    hasty, patient = connect(url), Server(url, patient=True)
+    for server in (hasty, patient):
+        server.run(ECHO, KEYS, "one")
+        assert server.trouble is None
+    link.turn(Weather(delay_s=0.06))
+    for server in (hasty, patient):
+        for _ in range(SLOW_CALLS):
+            assert server.trouble is None
+            assert server.run(ECHO, KEYS, "slow") == [b"none", b"slow"]  # an answer all the same
+        assert "took" in str(server.trouble)
+        if server is hasty:
+            with pytest.raises(StoreUnavailableError, match="took"):
+                server.run(ECHO, KEYS, "two")
+    assert patient.run(ECHO, KEYS, "two") == [b"none", b"two"]
+    link.turn(CLEAR)
+    time.sleep(REST_S)
+    for server in (hasty, patient):
+        assert server.run(ECHO, KEYS, "three") == [b"none", b"three"]
+        assert server.trouble is None
+    patient.close()
+
+
+def test_waiting_on_purpose_is_not_slow(own_redis: RedisServer, connect: Open) -> None:
+    server = connect(f"{own_redis.url}?timeout=0.3&slow=0.1")
+    for _ in range(SLOW_CALLS + 1):
+        server.ask(lambda client: client.xread({"{a}:stream": "0-0"}, block=60), blocking=True)
+    assert server.trouble is None
+
+
+@pytest.mark.parametrize("weather", [CUT, HALF_OPEN], ids=["cut", "half-open"])
+def test_a_link_that_breaks_costs_one_time_limit_and_heals(
+    link: Link, connect: Open, weather: Weather
+) -> None:
+    server = connect(f"redis://127.0.0.1:{link.port}/0?timeout=0.3")
+    server.run(ECHO, KEYS, "one")
+    link.turn(weather)
+    time.sleep(0.05)
+    begun = time.monotonic()
+    for _ in range(20):
+        with pytest.raises(StoreUnavailableError):
+            server.run(ECHO, KEYS, "two")
+    assert time.monotonic() - begun < 0.6
+    link.turn(CLEAR)
+    time.sleep(REST_S)
+    assert server.run(ECHO, KEYS, "three") == [b"none", b"three"]
+
+
+def test_it_tells_how_far_a_clock_is_ahead(own_redis: RedisServer, connect: Open) -> None:
+    server = connect(own_redis.url)
+    server.run(ECHO, KEYS, "one")
+    assert abs(server.skew_s()) < 0.5
+    assert abs(server.skew_s(lambda: time.time() + 600) - 600) < 0.5
 
 
 def test_a_password_is_used_and_never_told(connect: Open) -> None:
@@ -138,9 +257,11 @@ def test_what_the_server_refuses_is_not_an_answer(own_redis: RedisServer, connec
         with pytest.raises(StoreUnavailableError, match=r"OOM|memory"):
             server.run(Script.of("redis.call('SET', lease, 'x') return {'done'}"), KEYS)
         client.config_set("maxmemory", "0")
-        client.set("{a}:head", "a string")
+        client.set("{a}:stream", "a string")
+    time.sleep(REST_S)
     with pytest.raises(FormatError, match="WRONGTYPE"):
-        server.run(ECHO, KEYS, "one")
+        server.run(Script.of("return {redis.call('XLEN', stream)}"), KEYS)
+    assert server.trouble is None  # it did answer
 
 
 def test_a_closed_server_answers_no_more(redis_url: str, connect: Open) -> None:
@@ -190,6 +311,8 @@ os._exit(0)
         "redis://:hunter2@localhost/0?timeout=0",
         "redis://:hunter2@localhost/0?timeout=soon",
         "redis://:hunter2@localhost/0?timeout=nan",
+        "redis://:hunter2@localhost/0?slow=0",
+        "redis://:hunter2@localhost/0?slow=2",
         "redis://:hunter2@localhost/0?db=none",
         "redis://:hunter2@localhost/zero",
         "redis://:hunter2@localhost/0?password=hunter2",

@@ -9,15 +9,16 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import programs
 import psutil
 import psycopg
 import pytest
 import redis
-import servers
 import sqlalchemy as sa
-from servers import PostgresServer, RedisServer
 
+from simulations.chaos import programs, servers
+from simulations.chaos.servers import PostgresServer, RedisServer
+
+TESTS = Path(__file__).parents[2]
 HIDDEN = dict.fromkeys(("TEST_REDIS_SERVER", "TEST_POSTGRES_BIN", "TEST_BROWSER"), "/nowhere")
 NEEDY = """
 def test_redis(redis_url): ...
@@ -28,9 +29,8 @@ def test_own_postgres(own_postgres): ...
 def test_browser(browser_path): ...
 """
 ORPHAN = """
-import sys, time
-sys.path.insert(0, {folder!r})
-from servers import PostgresFiles, PostgresServer, RedisServer, start_new
+import time
+from simulations.chaos.servers import PostgresFiles, PostgresServer, RedisServer, start_new
 redis, postgres = start_new(RedisServer), start_new(PostgresServer, PostgresFiles())
 for server in (redis, postgres):
     print(server.process.pid, server.folder, flush=True)
@@ -125,8 +125,7 @@ def test_a_browser_says_its_version(browser_path: Path) -> None:
 
 
 def test_servers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
-    code = ORPHAN.format(folder=str(Path(servers.__file__).parent))
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:
+    with subprocess.Popen([sys.executable, "-c", ORPHAN], stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         told = [parent.stdout.readline().split() for _ in range(2)]
         running = [psutil.Process(int(pid)) for pid, _ in told]
@@ -171,7 +170,7 @@ def test_what_is_missing_fails_in_ci(tmp_path: Path) -> None:
 
 def _run_without_servers(folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run tests that need all servers, with this run's conftest, where there is none."""
-    here = Path(servers.__file__).parent
+    here = TESTS
     (folder / "conftest.py").symlink_to(here / "conftest.py")
     (folder / "test_needy.py").write_text(NEEDY)
     inherited = {

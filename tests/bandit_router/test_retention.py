@@ -1,0 +1,395 @@
+"""Retention: whatever is archived, erased or rebuilt, wherever it dies, beliefs are those of all that stays."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
+
+from bandit_router import (
+    ArchivedDecisionError,
+    ArchiveError,
+    EventLog,
+    FeaturesError,
+    Model,
+    Outcome,
+    Router,
+    Uniform,
+    rebuilding,
+    retention,
+    rewriting,
+)
+from bandit_router.events import new_id
+from bandit_router.evidence import Evidence
+from bandit_router.features import features_from_spec
+from bandit_router.log.archiving import read_entries
+from bandit_router.predictions import Predictions, contribution
+from bandit_router.prompt import Prompt
+from bandit_router.store import Snapshot
+
+MODELS, USERS = ("small", "large"), ("user:1", "user:2", "user:3")
+DAY_S = 86_400.0
+WEIGHT = {"thumb": 1.0, "rating": 1.0, "judge": 0.5}
+FEATURES = ("hashed", "hashed:buckets=16")
+DEATHS = ("_wait_for_writers", "export", "refold", "fold_now", "write_base", "write_checkpoint", "Range")
+
+
+class Clock:
+    """A clock that goes when it is told to; ids and times of all that happens are its own."""
+
+    def __init__(self) -> None:
+        self.now = 1_770_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Death(BaseException):
+    """What nothing in the program catches."""
+
+
+@dataclass
+class Word:
+    """One word as it was said."""
+
+    id: str
+    name: str
+    source: str
+    value: float | None
+    at: float
+    retracted: bool = False
+
+
+@dataclass
+class Told:
+    """A decision as the plain model knows it."""
+
+    id: str
+    text: str
+    at: float
+    user: str
+    served: str
+    words: list[Word] = field(default_factory=list)
+    outcome: tuple[Outcome, float] | None = None
+
+    def reward(self) -> tuple[float, float] | None:
+        latest: dict[tuple[str, str], Word] = {}
+        for word in sorted(self.words, key=lambda word: word.at):
+            latest[word.name, word.source] = word
+        active = [w for w in latest.values() if not w.retracted and w.value is not None]
+        total = sum(WEIGHT[w.name] for w in active)
+        if not active:
+            return None
+        mean = sum(WEIGHT[w.name] * w.value for w in active if w.value is not None) / total
+        return mean, min(total, 1.0)
+
+
+class Weeks(RuleBasedStateMachine):
+    """Two routers on one log over weeks, and a plain model of what they were told."""
+
+    store = "memory://"
+
+    @initialize()
+    def begin(self) -> None:
+        self.clock, self.patched = Clock(), pytest.MonkeyPatch()
+        self.patched.setattr(time, "time", self.clock)
+        self.patched.setattr(rebuilding, "OTHERS_S", 0.01)
+        self.place = Path(tempfile.mkdtemp(prefix="weeks-"))
+        self.folder, self.url = self.place / "archive", self.log_url()
+        self.name = f"weeks-{new_id()}"
+        self.told: dict[str, Told] = {}
+        self.closed = self.gone = ""  # ids before these are closed, and archived
+        self.left: list[tuple[str, set[str]]] = []  # users that archives out of reach still hold
+        self.half_life: float | None = None
+        self.features = FEATURES[0]
+        self.routers = [self.open(), self.open()]
+        self.talk(0, 0)
+
+    def log_url(self) -> str:
+        return f"sqlite:///{self.place / 'log.db'}"
+
+    def open(self) -> Router:
+        models = [Model(name) for name in MODELS]
+        return Router.open(
+            self.url, store=self.store, name=self.name, models=models, policy=Uniform(), seed=7
+        )
+
+    @property
+    def away(self) -> bool:
+        return (self.place / "away").exists()
+
+    # -- what happens -----------------------------------------------------------------------------
+
+    @rule(which=st.integers(0, 1), nth=st.integers(0, 99))
+    def talk(self, which: int, nth: int) -> None:
+        """Three weeks of traffic."""
+        for i in range(nth, nth + 5):
+            self.choose(which, USERS[i % 3], f"question {i % 7}")
+            last = len(self.told) - 1
+            self.say(last, 1 - which, sorted(WEIGHT)[i % 3], USERS[(i + i % 2) % 3], i % 4 / 3)
+            self.report(last, which, MODELS[i % 2], 1 + i % 5)
+            self.wait(4.0)
+
+    @rule(days=st.sampled_from([0.01, 1.0, 5.0, 8.0]))
+    def wait(self, days: float) -> None:
+        self.clock.now += days * DAY_S
+
+    @rule(which=st.integers(0, 1), user=st.sampled_from(USERS), text=st.text(max_size=9))
+    def choose(self, which: int, user: str, text: str) -> None:
+        self.clock.now += 1.0
+        made = self.routers[which].choose(text, user=user)
+        self.told[made.id] = Told(id=made.id, text=text, at=made.at, user=user, served=made.model)
+
+    @precondition(lambda self: self.told)
+    @rule(
+        nth=st.integers(0, 99),
+        which=st.integers(0, 1),
+        name=st.sampled_from(sorted(WEIGHT)),
+        source=st.sampled_from(USERS),
+        value=st.one_of(st.none(), st.floats(0, 1)),
+    )
+    def say(self, nth: int, which: int, name: str, source: str, value: Any) -> None:
+        self.clock.now += 1.0
+        about = self.nth(nth)
+        value = value > 0.5 if name == "thumb" and value is not None else value
+        with self.refused(about):
+            heard = self.routers[which].feedback(about.id, name, value, source=source)
+            assert heard.applied
+            number = None if value is None else float(value)
+            known = next((word for word in about.words if word.id == heard.id), None)
+            if known is not None:
+                known.at = self.clock.now
+            else:
+                about.words.append(Word(heard.id, name, source, number, self.clock.now))
+
+    @precondition(lambda self: any(not w.retracted for of in self.told.values() for w in of.words))
+    @rule(nth=st.integers(0, 99), which=st.integers(0, 1))
+    def retract(self, nth: int, which: int) -> None:
+        words = [(of, word) for of in self.told.values() for word in of.words if not word.retracted]
+        of, word = words[nth % len(words)]
+        with self.refused(of):
+            self.routers[which].retract(word.id)
+            word.retracted = True
+
+    @precondition(lambda self: self.told)
+    @rule(
+        nth=st.integers(0, 99),
+        which=st.integers(0, 1),
+        model=st.sampled_from(MODELS),
+        n=st.integers(1, 9),
+    )
+    def report(self, nth: int, which: int, model: str, n: int) -> None:
+        of = self.nth(nth)
+        outcome = Outcome(model=model, output_tokens=n, latency_s=n / 10, cost_usd=n / 100)
+        with self.refused(of):
+            reported = self.routers[which].report(of.id, outcome)
+            if not reported.duplicate:
+                of.served, of.outcome = model, (outcome, self.clock.now)
+
+    def nth(self, n: int) -> Told:
+        return self.told[sorted(self.told)[n % len(self.told)]]
+
+    @contextmanager
+    def refused(self, about: Told) -> Iterator[None]:
+        """A defined answer where the decision is archived, or about to be."""
+        if about.id < max(self.closed, self.gone):
+            with pytest.raises(ArchivedDecisionError, match="was archived on 2026"):
+                yield
+        else:
+            yield
+
+    @precondition(lambda self: not self.away)
+    @rule(days=st.sampled_from([1.0, 7.0]), death=st.sampled_from([*[None] * 7, *DEATHS]))
+    def archive(self, days: float, death: str | None) -> None:
+        with EventLog.open(self.url) as log:
+            with dying(retention, death):
+                list(retention.retain(log, self.folder, older_than_s=days * DAY_S, now=self.clock.now))
+                week = retention.WEEK_S
+                bound = (self.clock.now - days * DAY_S - 4 * DAY_S) // week * week + 4 * DAY_S
+                left = [of for of in self.told.values() if of.at < bound and of.id >= self.seen(log)]
+                assert not left
+            self.seen(log)
+
+    def seen(self, log: EventLog) -> str:
+        entries = log.read(read_entries)
+        self.gone = max([self.gone, *(entry.before for entry in entries)])
+        closing = log.read(lambda c: read_entries(c, closing=True))
+        self.closed = max((entry.before for entry in closing), default="")
+        return self.gone
+
+    @rule(which=st.integers(0, 1), user=st.sampled_from(USERS))
+    def forget(self, which: int, user: str) -> None:
+        self.clock.now += 1.0
+        archived = {of for of in self.told if of < self.gone}
+        forgotten = self.routers[which].forget_user(user)
+        self.erase(user, self.told.keys() - archived if self.away else set(self.told))
+        if self.away and archived:
+            assert forgotten.archives_pending > 0
+            self.left.append((user, archived))
+        else:
+            assert forgotten.archives_pending == 0
+
+    def erase(self, user: str, among: set[str]) -> None:
+        for of in among & self.told.keys():
+            told = self.told[of]
+            told.words = [word for word in told.words if word.source != user]
+            if told.user == user:
+                del self.told[of]
+
+    @rule(away=st.sampled_from([False, False, True]))
+    def move(self, away: bool) -> None:
+        """The archive's folder goes out of reach, or comes back."""
+        there, hidden = self.folder, self.place / "away"
+        if away and there.exists() and not hidden.exists():
+            there.rename(hidden)
+        elif not away and hidden.exists():
+            hidden.rename(there)
+
+    @precondition(lambda self: not self.away)
+    @rule(death=st.sampled_from([None, "refold", "_exchange", "_strike"]))
+    def finish_erasures(self, death: str | None) -> None:
+        with EventLog.open(self.url) as log:
+            with dying(rewriting, death):
+                rewriting.erase_archived(log, now=self.clock.now)
+            rewriting.erase_archived(log, now=self.clock.now)
+            assert rewriting.erase_archived(log, now=self.clock.now) == rewriting.Forgotten()
+        for user, among in self.left:
+            self.erase(user, among)
+        self.left = []
+
+    @rule(which=st.integers(0, 1))
+    def restart(self, which: int) -> None:
+        self.routers[which].close()
+        self.routers[which] = self.open()
+
+    @rule(which=st.integers(0, 1), features=st.sampled_from([None, *FEATURES]))
+    def rebuild(self, which: int, features: str | None) -> None:
+        changes = features not in (None, self.features)
+        if self.away and changes and any(of < self.gone for of in self.told):
+            with pytest.raises(FeaturesError, match="out of reach"):
+                self.routers[which].rebuild(features)
+            return
+        self.routers[which].rebuild(features)
+        self.features = features or self.features
+
+    @rule(which=st.integers(0, 1), days=st.sampled_from([None, 20.0, 40.0]))
+    def fade(self, which: int, days: float | None) -> None:
+        half_life = None if days is None else timedelta(days=days)
+        seconds = None if days is None else days * DAY_S
+        if self.away and seconds != self.half_life and any(of < self.gone for of in self.told):
+            with pytest.raises(ArchiveError, match="out of reach"):
+                self.routers[which].configure(half_life=half_life)
+            return
+        self.routers[which].configure(half_life=half_life)
+        self.half_life = seconds
+
+    # -- what holds -------------------------------------------------------------------------------
+
+    @invariant()
+    def both_equal_the_plain_model(self) -> None:
+        for router in getattr(self, "routers", ()):
+            router.beliefs()
+            assert_equal_sums(sums_of(router), self.told.values(), self.features, self.half_life)
+            assert_equal_predictions(router, self.told.values())
+
+    def teardown(self) -> None:
+        for router in getattr(self, "routers", ()):
+            router.close()
+        if hasattr(self, "patched"):
+            self.patched.undo()
+        shutil.rmtree(getattr(self, "place", "nowhere"), ignore_errors=True)
+
+
+@contextmanager
+def dying(module: Any, at: str | None) -> Iterator[None]:
+    """Let a run die where it calls something for the first time, if it does."""
+    if at is None:
+        yield
+        return
+
+    def die(*_: object, **__: object) -> None:
+        raise Death
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(module, at, die)
+        with suppress(Death):
+            yield
+
+
+def sums_of(router: Router) -> dict[str, Evidence]:
+    worker = router._worker
+    registration = worker.learner.view.registration
+    snapshot = worker.store.read(registration.book, generation=registration.generation, after=None)
+    assert isinstance(snapshot, Snapshot)
+    return dict(snapshot.evidence)
+
+
+def assert_equal_sums(
+    found: dict[str, Evidence], told: Any, features: str, half_life: float | None
+) -> None:
+    """Compare with direct sums, to 1e-9 of the largest entry."""
+    extractor = features_from_spec(features)
+    for model in MODELS:
+        own = [(of, r) for of in told if of.served == model and (r := of.reward()) is not None]
+        evidence = found.get(model) or Evidence(extractor.dim, half_life=half_life)
+        if not own and not evidence.epoch:
+            assert evidence.n == pytest.approx(0.0, abs=1e-9)
+            continue
+        assert evidence.dim == extractor.dim
+        A = np.zeros((evidence.dim, evidence.dim))
+        b, c, n, scale = np.zeros(evidence.dim), 0.0, 0.0, 1.0
+        for of, (value, weight) in own:
+            x = extractor.extract(Prompt(text=of.text))
+            g = weight * (1.0 if half_life is None else 2.0 ** (of.at / half_life - evidence.epoch))
+            A += g * np.outer(x, x)
+            b, c, n = b + g * value * x, c + g * value**2, n + g
+        if half_life is not None:
+            scale = max((2.0 ** (of.at / half_life - evidence.epoch) for of in told), default=1.0)
+        scale = max(np.abs(A).max(), scale)
+        for seen, wanted in ((evidence.A, A), (evidence.b, b), (evidence.c, c), (evidence.n, n)):
+            assert np.abs(seen - wanted).max() <= 1e-9 * scale
+
+
+def assert_equal_predictions(router: Router, told: Any) -> None:
+    plain = Predictions()
+    for of in told:
+        if of.outcome is not None:
+            outcome, at = of.outcome
+            amounts = contribution(outcome, Prompt(text=of.text).input_tokens)
+            plain.add(outcome.model, amounts, at=at)
+    found = router._worker.learner.view.predictions.copy()
+    found.merge(plain, sign=-1.0)
+    for sums in found.sums.values():
+        assert (
+            np.abs(sums).max()
+            <= 1e-9 * max(1.0, 2.0 ** (router._worker.plan.clock() / 604_800.0 - found.epoch)) * 100
+        )
+
+
+_SIZE = settings(
+    max_examples=12,
+    stateful_step_count=30,
+    deadline=None,
+    phases=[Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+TestWeeks = Weeks.TestCase
+TestWeeks.settings = _SIZE
