@@ -11,7 +11,8 @@ import sqlalchemy as sa
 
 from bandit_router.config import Config
 from bandit_router.doctor.finding import Finding, ok, problem, warning
-from bandit_router.log.journal import SUFFIX, default_folders
+from bandit_router.log.files import SUFFIX
+from bandit_router.log.journal import default_folders
 
 FEW_BYTES = 100 * 2**20  # below that a disk is as good as full
 SOME_BYTES = 2**30

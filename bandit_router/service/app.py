@@ -130,6 +130,9 @@ class _InTime:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
+        if scope["type"] != "http":  # a life lasts longer, and what is begun in it
+            await self._app(scope, receive, send)
+            return
         with within(self._within_s):
             await self._app(scope, receive, send)
 

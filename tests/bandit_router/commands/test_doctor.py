@@ -96,9 +96,11 @@ def test_the_command(embedded: Config, tmp_path: Path) -> None:
     assert "0 problems" in done.output
     body = json.loads(out.read_text())
     assert body["ok"]
-    assert {
-        name: value for name, value in body["checks"][5].items() if name != "message"
-    } == {"check": "schema", "state": "ok", "router": None}
+    assert {name: value for name, value in body["checks"][5].items() if name != "message"} == {
+        "check": "schema",
+        "state": "ok",
+        "router": None,
+    }
     done = run(cli, ["doctor", "--log", embedded.log, "--router", "nobody", "--json", str(out)])
     assert done.exit_code == 1
     assert "problem  router nobody: the log has none of that name" in done.output

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -145,8 +145,10 @@ def test_no_statement_reads_a_whole_table(router: Router, log: EventLog) -> None
 def plan(log: EventLog, statement: str, parameters: object) -> list[str]:
     """How the database would go about a statement."""
     explain = "EXPLAIN QUERY PLAN " if log.engine.dialect.name == "sqlite" else "EXPLAIN "
-    run: Callable[[sa.Connection], sa.CursorResult[tuple[object, ...]]] = lambda c: c.exec_driver_sql(
-        explain + statement,
-        parameters,  # type: ignore[arg-type]  # as the driver got them
-    )
-    return log.read(lambda c: [" ".join(map(str, row)) for row in run(c)])
+
+    def explained(connection: sa.Connection) -> list[str]:
+        # As the driver got them.
+        found = connection.exec_driver_sql(explain + statement, parameters)  # type: ignore[arg-type]
+        return [" ".join(map(str, row)) for row in found]
+
+    return log.read(explained)

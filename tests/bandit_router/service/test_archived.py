@@ -42,7 +42,7 @@ def test_it_says_since_when(client: Any, old: str) -> None:
     refused(client.post("/v1/outcomes", json={"decision_id": decision, "output_tokens": 1}))
     refused(client.get(f"/v1/decisions/{decision}"))
     refused(client.delete(f"/v1/feedback/{word}"))
-    mixed = client.post("/v1/feedback/batch", json={"items": [about, about | {"name": "rating"}]})
+    mixed = client.post("/v1/feedback/batch", json={"items": [about, about | {"value": False}]})
     assert [item["status"] for item in mixed.json()["results"]] == [404, 404]
     never = new_id(Clock().now + 3.0)  # as old, and nobody's
     refused(client.post("/v1/feedback", json=about | {"decision_id": never}), "unknown_decision")
