@@ -250,8 +250,10 @@ def _archive(log: EventLog, identifier: str, now: float) -> Range:
             except StaleGenerationError as error:
                 logger.info("archives: the range is copied again: %s", error)
         raise ArchiveError(f"archives: the rows of archive {identifier} changed {TRIES} times")
-    except BanditRouterError:
+    except (OSError, BanditRouterError) as error:
         _give_up(log, identifier)
+        if isinstance(error, OSError):  # such as a full disk
+            raise ArchiveError(f"archives: {error}") from error
         raise
 
 

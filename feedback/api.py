@@ -70,7 +70,7 @@ class Caller:
 
     @property
     def channel(self) -> Channel | None:
-        """What all who speak through the caller's key may count for together; None where that is not bounded."""
+        """What all who speak through the caller's key may count for together; None where that has no bound."""
         if self.key_id is None or self.influence is None:
             return None
         return Channel(name=self.key_id, influence=self.influence, vouches=self.may("route"))

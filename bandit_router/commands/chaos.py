@@ -56,6 +56,7 @@ def chaos(
     check_installed("chaos", *PACKAGES, extras="chaos")
     from simulations.chaos.programs import NotObtainedError
     from simulations.chaos.run import run
+    from simulations.chaos.servers import NotStartedError
 
     told = Console(stderr=True)
     try:
@@ -68,7 +69,7 @@ def chaos(
             logs=logs,
             say=lambda text: told.print(text, style="dim", highlight=False),
         )
-    except NotObtainedError as error:
+    except (NotObtainedError, NotStartedError) as error:
         raise click.ClickException(str(error)) from error
     except ValueError as error:
         raise click.UsageError(str(error)) from error

@@ -16,6 +16,7 @@ from bandit_router.config import Config
 from bandit_router.errors import SettingsError
 from bandit_router.log import EventLog
 from bandit_router.log.keys import (
+    BACKEND_INFLUENCE,
     FEEDBACK_INFLUENCE,
     SCOPES,
     Key,
@@ -60,7 +61,8 @@ def keys() -> None:
     default=None,
     callback=lambda _, __, text: _influence(text),
     help="How much all words through it count at a time, in full observations; "
-    f"by default {FEEDBACK_INFLUENCE:g} where it may only give feedback, else all.",
+    f"by default {FEEDBACK_INFLUENCE:g} where it may only give feedback, {BACKEND_INFLUENCE:g} (of users whom "
+    "its decisions did not name) where it decides too, else all.",
 )
 @click.option("--json", "path", type=_file, help="Write it there.")
 def create(

@@ -97,9 +97,7 @@ def erased_since(connection: sa.Connection, router: str, sources: Collection[str
     return {source: moment for (_, source), moment in asked.items()}
 
 
-def _asked(
-    connection: sa.Connection, users: Collection[tuple[str, str]]
-) -> dict[tuple[str, str], int]:
+def _asked(connection: sa.Connection, users: Collection[tuple[str, str]]) -> dict[tuple[str, str], int]:
     if not users:
         return {}
     hashes = {(router, hash_user(router, user)): user for router, user in users}

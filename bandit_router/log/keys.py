@@ -18,7 +18,8 @@ from bandit_router.values import check_amount, check_name
 
 PREFIX = "br_"
 SCOPES = ("route", "feedback", "admin", "judge")
-FEEDBACK_INFLUENCE = 200.0  # full observations, of a key that may do nothing but speak
+FEEDBACK_INFLUENCE = 1_000.0  # full observations, of a key that may do nothing but speak
+BACKEND_INFLUENCE = 5_000.0  # of one that decides too: of names that its decisions did not name
 _KEY_BYTES = 32
 _k, _s = t.keys.c, t.secrets.c
 
@@ -71,14 +72,18 @@ def find_key(keys: Sequence[Key], key: str) -> Key | None:
 
 
 def usual_influence(scopes: Collection[str]) -> float | None:
-    """Return how much a new key counts: bounded where it may only speak, for others are trusted more.
+    """Return how much a new key counts; None is any amount.
+
+    Of a key that decides too, only the words of those count against it whom its decisions did not name.
 
     Examples
     --------
-    >>> usual_influence(["feedback"]), usual_influence(["feedback", "route"])
-    (200.0, None)
+    >>> usual_influence(["feedback"]), usual_influence(["feedback", "route"]), usual_influence(["admin"])
+    (1000.0, 5000.0, None)
     """
-    return FEEDBACK_INFLUENCE if set(scopes) == {"feedback"} else None
+    if not {"admin", "judge"}.isdisjoint(scopes):
+        return None
+    return BACKEND_INFLUENCE if "route" in scopes else FEEDBACK_INFLUENCE
 
 
 def add_key(

@@ -127,7 +127,8 @@ class ForgottenAnswer(BaseModel):
     rewards: int
     texts: int
     archives_pending: int = Field(
-        0, description="archives that the next retention run looks through, for they are out of reach here"
+        0,
+        description="archives that the next retention run looks through, for they are out of reach here",
     )
 
 

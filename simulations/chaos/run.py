@@ -269,7 +269,7 @@ def _stored(world: World, log: EventLog) -> Mapping[str, Evidence]:
 
 
 def _asked(worker: Worker) -> Told:
-    with httpx.Client(base_url=worker.url, timeout=10.0, trust_env=False) as client:
+    with httpx.Client(base_url=worker.url, timeout=10.0, trust_env=False, verify=False) as client:
         believed = client.get(f"/v1/routers/{ROUTER}/beliefs").raise_for_status().json()
         body = {"prompt": PROMPT, "tags": PROBE}
         decision = client.post("/v1/decisions", json=body).raise_for_status().json()

@@ -12,9 +12,10 @@ from typing import Any
 import httpx
 import psutil
 
-from simulations.chaos.servers import HOST, Server
+from simulations.chaos.servers import HOST, START_TIMEOUT_S, NotStartedError, Server
 
 PAUSE_S = 0.5  # before one that could not begin is started again
+LOOK_S = 0.2  # between two looks whether it answers
 CONFIG = """
 [settings]
 policy = "thompson"
@@ -55,6 +56,15 @@ class Worker(Server):
         """Say whether it shall be kept running."""
         self._wanted = running
 
+    def start(self) -> None:
+        """Start it, again if need be, and wait until it answers."""
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not self._answers():
+            if time.monotonic() > deadline:
+                raise NotStartedError(f"{self.url}: {self.said[-2000:]}")
+            self.keep()
+            time.sleep(LOOK_S)
+
     def remove(self) -> None:
         """End it at once, and forget its data: whatever it has to keep is in the log."""
         self.want(False)
@@ -93,6 +103,7 @@ class Worker(Server):
 
     def _answers(self) -> bool:
         try:
-            return httpx.get(f"{self.url}/readyz", timeout=2.0, trust_env=False).status_code == 200
+            answer = httpx.get(f"{self.url}/readyz", timeout=2.0, trust_env=False, verify=False)
+            return answer.status_code == 200
         except httpx.TransportError:
             return False

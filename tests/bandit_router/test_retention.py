@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -14,7 +16,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, Phase, settings
+import sqlalchemy as sa
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -22,7 +25,10 @@ from hypothesis.stateful import (
     invariant,
     precondition,
     rule,
+    run_state_machine_as_test,
 )
+from pyarrow import dataset
+from weeks import Clock, archive, counted, talk
 
 from bandit_router import (
     ArchivedDecisionError,
@@ -37,29 +43,26 @@ from bandit_router import (
     retention,
     rewriting,
 )
+from bandit_router.asking import read_word
 from bandit_router.events import new_id
 from bandit_router.evidence import Evidence
 from bandit_router.features import features_from_spec
+from bandit_router.log import partitions
+from bandit_router.log import tables as t
 from bandit_router.log.archiving import read_entries
+from bandit_router.log.deciding import spent_since
+from bandit_router.log.engine import connect
+from bandit_router.log.pending import hear
 from bandit_router.predictions import Predictions, contribution
 from bandit_router.prompt import Prompt
+from bandit_router.retention import DAY_S
+from bandit_router.rewards import METRICS
 from bandit_router.store import Snapshot
 
 MODELS, USERS = ("small", "large"), ("user:1", "user:2", "user:3")
-DAY_S = 86_400.0
 WEIGHT = {"thumb": 1.0, "rating": 1.0, "judge": 0.5}
 FEATURES = ("hashed", "hashed:buckets=16")
 DEATHS = ("_wait_for_writers", "export", "refold", "fold_now", "write_base", "write_checkpoint", "Range")
-
-
-class Clock:
-    """A clock that goes when it is told to; ids and times of all that happens are its own."""
-
-    def __init__(self) -> None:
-        self.now = 1_770_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Death(BaseException):
@@ -150,7 +153,7 @@ class Weeks(RuleBasedStateMachine):
 
     @rule(days=st.sampled_from([0.01, 1.0, 5.0, 8.0]))
     def wait(self, days: float) -> None:
-        self.clock.now += days * DAY_S
+        self.clock.wait(days)
 
     @rule(which=st.integers(0, 1), user=st.sampled_from(USERS), text=st.text(max_size=9))
     def choose(self, which: int, user: str, text: str) -> None:
@@ -384,12 +387,158 @@ def assert_equal_predictions(router: Router, told: Any) -> None:
         )
 
 
+EXAMPLES = int(os.environ.get("BANDIT_ROUTER_TEST_EXAMPLES", "5"))
 _SIZE = settings(
-    max_examples=12,
-    stateful_step_count=30,
+    max_examples=EXAMPLES,
+    stateful_step_count=25,
     deadline=None,
-    phases=[Phase.generate],
     suppress_health_check=list(HealthCheck),
 )
 TestWeeks = Weeks.TestCase
 TestWeeks.settings = _SIZE
+
+
+def test_on_servers_too(postgres_url: str, redis_url: str) -> None:
+    class OnServers(Weeks):
+        """The same on PostgreSQL, whose weeks are partitions, and Redis."""
+
+        store = redis_url
+
+        def log_url(self) -> str:
+            self.cut()
+            return postgres_url
+
+        def wait(self, days: float) -> None:
+            super().wait(days)
+            self.cut()
+
+        def cut(self) -> None:
+            """Partitions are ready before they are needed."""
+            engine = connect(postgres_url)
+            partitions.ensure(engine, now=self.clock.now)
+            engine.dispose()
+
+    size = settings(_SIZE, max_examples=max(1, EXAMPLES // 3), stateful_step_count=15)
+    run_state_machine_as_test(OnServers, settings=size)
+    with EventLog.open(postgres_url) as log:
+        weeks = log.read(partitions.read_partitions)
+    assert weeks
+
+
+Open = Callable[..., Router]
+
+
+@pytest.fixture
+def url(log_url: str) -> str:
+    return log_url
+
+
+def test_whole_partitions_go(postgres_url: str, open_router: Open, tmp_path: Path) -> None:
+    clock = Clock()
+    engine = connect(postgres_url)
+    partitions.ensure(engine, now=clock.now)
+    with clock.in_force():
+        router = open_router(log=postgres_url)
+        talk(router, clock)
+        router.choose("of another week")
+        before = counted(router)
+        named = {p.name for p in router.log.read(partitions.read_partitions)}
+        assert "decisions_20260202" in named
+        done = archive(postgres_url, tmp_path / "archive", clock)
+        assert [week.week for week in done] == ["2026-02-02", "2026-02-09"]
+        left = {p.name for p in router.log.read(partitions.read_partitions)}
+        for table in t.PARTITIONED:
+            assert f"{table.name}_20260216" in left
+            assert not {f"{table.name}_20260202", f"{table.name}_20260209"} & left
+        router.rebuild()
+        assert counted(router) == pytest.approx(before)
+    engine.dispose()
+
+
+def test_a_word_that_is_on_its_way_when_a_range_closes(
+    postgres_url: str, open_router: Open, tmp_path: Path
+) -> None:
+    """Its transaction began before: the run waits for it, and archives what it wrote."""
+    clock = Clock()
+    with clock.in_force():
+        router = open_router(log=postgres_url)
+        decisions = talk(router, clock, weeks=1)
+        clock.wait(8.0)
+        said = threading.Event()
+        with EventLog.open(postgres_url) as log:
+
+            def slowly(connection: sa.Connection, of: str = decisions[0].id) -> None:
+                word = read_word(of, "rating", 1.0, {"source": "late"}, metrics=METRICS, now=clock.now)
+                hear(connection, "default", word, METRICS)
+                said.set()
+                time.sleep(1.0)
+
+            late = log.write(slowly)
+            assert said.wait(20)
+            archive(postgres_url, tmp_path / "archive", clock)
+            late.result(20)
+        rows = dataset.dataset(tmp_path / "archive" / "feedback").to_table().to_pylist()
+        assert "late" in {row["source"] for row in rows}
+        live = counted(router)
+        router.rebuild()
+        assert counted(router) == pytest.approx(live)
+
+
+def test_what_was_spent_and_changed_stays_known(open_router: Open, url: str, tmp_path: Path) -> None:
+    clock = Clock()
+    with clock.in_force():
+        router = open_router(budget_usd_per_request=0.05)
+        talk(router, clock)
+        clock.wait(1.1)
+        since = router.settings.budget_since
+        assert since is not None
+        before = router.log.read(lambda c: spent_since(c, "default", since))
+        changed = {model: belief["last_change"] for model, belief in router.beliefs().items()}
+        archive(url, tmp_path / "archive", clock)
+        assert router.log.read(lambda c: spent_since(c, "default", since)) == pytest.approx(before)
+        assert before[0] == 12
+        found = {model: belief["last_change"] for model, belief in router.beliefs().items()}
+        assert found == changed
+        with pytest.raises(FeaturesError, match="by rebuild"):
+            router.configure(features="hashed:buckets=16")
+
+
+def test_a_range_that_cannot_be_archived_is_spoken_of_again(
+    open_router: Open, url: str, tmp_path: Path
+) -> None:
+    clock = Clock()
+    with clock.in_force():
+        router = open_router()
+        decisions = talk(router, clock, weeks=1)
+        clock.wait(8.0)
+
+        def refuse(*_: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(retention, "export", refuse)
+            with pytest.raises(ArchiveError, match="No space left"):
+                archive(url, tmp_path / "archive", clock)
+        assert router.feedback(decisions[0].id, "rating", 1.0).applied
+        with pytest.raises(ValueError, match="at least 1 day"):
+            archive(url, tmp_path / "archive", clock, days=0.9)
+
+
+def test_a_straggler_is_archived_by_the_next_run(open_router: Open, url: str, tmp_path: Path) -> None:
+    """A decision that a journal brings in long after its week was archived."""
+    clock = Clock()
+    with clock.in_force():
+        router = open_router()
+        talk(router, clock, weeks=1)
+        late = new_id(clock.now - 5 * DAY_S)
+        kept = router.log.read(lambda c: c.execute(sa.select(t.decisions)).mappings().first())
+        clock.wait(8.0)
+        archive(url, tmp_path / "archive", clock)
+        router.log.writer.insert((t.decisions, {**kept, "id": late})).result()
+        assert router.feedback(late, "rating", 1.0).applied
+        before = counted(router)
+        assert [week.rows["decisions"] for week in archive(url, tmp_path / "archive", clock)] == [1]
+        with pytest.raises(ArchivedDecisionError):
+            router.feedback(late, "rating", 1.0)
+        router.rebuild()
+        assert counted(router) == pytest.approx(before)

@@ -166,7 +166,10 @@ def test_bad_metrics(arguments: dict[str, object], message: str) -> None:
 
 
 def test_bounds_become_floats() -> None:
-    assert repr(Metric(low=0, high=5)) == "Metric(kind='number', weight=1.0, low=0.0, high=5.0, limited=True)"
+    assert (
+        repr(Metric(low=0, high=5))
+        == "Metric(kind='number', weight=1.0, low=0.0, high=5.0, limited=True)"
+    )
 
 
 def test_find_metric_names_those_there_are() -> None:

@@ -71,8 +71,9 @@ def test_what_is_missing_or_wrong_is_a_usage_error(url: str, options: list[str])
 @pytest.mark.parametrize(
     ("options", "counts"),
     [
-        (["--scope", "feedback"], 200.0),
-        (["--scope", "feedback", "--scope", "route"], None),
+        (["--scope", "feedback"], 1000.0),
+        (["--scope", "feedback", "--scope", "route"], 5000.0),
+        (["--scope", "feedback", "--scope", "judge"], None),
         (["--scope", "feedback", "--influence", "all"], None),
         (["--scope", "route", "--influence", "7.5"], 7.5),
         (["--scope", "feedback", "--influence", "0"], 0.0),

@@ -1,4 +1,4 @@
-"""What stuffing does over HTTP: one user, and a thousand names through one key, move no mean beyond the bound."""
+"""What stuffing does over HTTP: one user, or a thousand names through one key, move no mean too far."""
 
 from __future__ import annotations
 

@@ -87,9 +87,9 @@ def test_each_item_of_a_batch_counts(serve: Serve, config: Config, add: Add) -> 
     answer = client.post("/v1/feedback/batch", json={"items": words}, headers=key)
     assert answer.status_code == 200
     results = answer.json()["results"]
-    heard = [i for i, result in enumerate(results) if result["status"] == 200]
+    heard = [i for i, result in enumerate(results) if result["status"] in (200, 202)]
     assert heard == [i for i in range(80) if i % 10 < 4][:30]
-    assert {result["status"] for result in results} == {200, 429}
+    assert {result["status"] for result in results} <= {200, 202, 429}
     assert results[999]["error"]["code"] == "too_many_requests"
     malformed = {"items": [{"decision_id": of}] * 3}
     assert client.post("/v1/feedback/batch", json=malformed, headers=key).status_code == 200
