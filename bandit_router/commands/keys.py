@@ -140,7 +140,7 @@ def _expires(days: float | None, now: float) -> float | None:
 
 def _hand_out(key: str, made: Key, path: Path | None) -> None:
     """Show a key alone on standard output, so that a script can take it; about it on the other."""
-    said = f"It may {' and '.join(sorted(made.scopes))}, counts {_counts(made)}, ends {_ends(made)}."
+    said = f"It may {' and '.join(sorted(made.scopes))}, counts {_counts(made)} at a time, ends {_ends(made)}."
     if path is None:
         click.echo(f"Key {made.id} of {made.name}. {said}", err=True)
         click.echo(key)
@@ -176,7 +176,7 @@ def _state(key: Key, now: float) -> str:
 
 
 def _counts(key: Key) -> str:
-    return "all" if key.influence is None else f"{key.influence:g} at a time"
+    return "all" if key.influence is None else f"{key.influence:g}"
 
 
 def _ends(key: Key) -> str:

@@ -117,7 +117,7 @@ class Caller:
         self.ledger.requests[what, str(answer.status_code)] += 1
         if answer.status_code in AGAIN:
             return None
-        return Answer(status=answer.status_code, body=answer.json(), tries=1)
+        return Answer(status=answer.status_code, body=_json(answer), tries=1)
 
     def refused(
         self, what: str, answer: Answer, *, expected: int | None = None, key: str | None = None
@@ -336,7 +336,10 @@ class Client:
         self.ledger.words += words
         items = {"items": [_body(word) for word in words]}
         answer = self._caller.call("batches", "POST", "/v1/feedback/batch", items)
-        if answer is None or not answer.good:
+        if answer is None:
+            return
+        if not answer.good:
+            self._caller.refused("batches", answer)
             return
         for word, result in zip(words, answer.body["results"], strict=True):
             if result["status"] in AGAIN:
@@ -432,6 +435,13 @@ def _body(word: Word) -> dict[str, Any]:  # Any: JSON
     body = {"decision_id": word.decision_id, "name": word.name, "value": word.value}
     body |= {"source": word.source, "at": word.at}
     return body if word.key is None else body | {"key": word.key}
+
+
+def _json(answer: httpx.Response) -> Any:  # Any: JSON
+    try:
+        return answer.json()
+    except ValueError:  # not even an error of ours
+        return {"error": answer.text[:200]}
 
 
 def _troubles(requests: Mapping[tuple[str, str], int]) -> int:

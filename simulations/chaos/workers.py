@@ -40,7 +40,7 @@ class Worker(Server):
     """
 
     def __init__(self, log: str, store: str) -> None:
-        super().__init__("--log", log, "--store", store, "--drain-s", "4")
+        super().__init__("--log", log, "--store", store)
         (self.folder / "serve.toml").write_text(CONFIG)
         self._wanted, self._tried_at = True, 0.0
 

@@ -82,8 +82,8 @@ def test_what_is_missing_or_wrong_is_a_usage_error(url: str, options: list[str])
 )
 def test_how_much_a_key_counts(url: str, options: list[str], counts: float | None) -> None:
     result = CliRunner().invoke(cli, ["keys", "create", "--log", url, "--name", "n", *options])
-    said = "all" if counts is None else f"{counts:g} at a time"
-    assert f"counts {said}" in result.stderr
+    said = "all" if counts is None else f"{counts:g}"
+    assert f"counts {said} at a time" in result.stderr
     with EventLog.open(url) as log:
         (kept,) = log.read(read_keys)
     assert kept.influence == counts
