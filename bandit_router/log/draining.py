@@ -87,7 +87,8 @@ def _keyed(connection: sa.Connection, rows: Sequence[Row]) -> dict[str, Row]:
     """The rows of ``decision_keys`` to be made, by decision: a key is the first one's."""
     c = t.decision_keys.c
     asked = {(row["router"], row["key"]) for row in reversed(rows) if row["key"] is not None}
-    used = sa.select(c.router, c.key).where(c.key.in_({key for _, key in asked}))
+    routers, keys = {router for router, _ in asked}, {key for _, key in asked}
+    used = sa.select(c.router, c.key).where(c.router.in_(routers), c.key.in_(keys))
     free = asked - {(row.router, row.key) for row in connection.execute(used)} if asked else set()
     keyed: dict[str, Row] = {}
     for row in rows:
