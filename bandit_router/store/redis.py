@@ -2,6 +2,9 @@
 
 Of each router the server holds a stream of deltas, a snapshot of the sums up to one of its entries, and the
 keys of the deltas beyond the watermark, by which a delta counts once. Whatever changes these is one script.
+
+Nothing expires: what is left of a router whose log is gone are the five keys ``bandit_router:{name@made}:*``,
+which may be deleted at any time, as may those of a living one, which is folded again from its log.
 """
 
 from __future__ import annotations

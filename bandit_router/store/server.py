@@ -2,6 +2,7 @@
 
 A server that does not answer is not asked again for a moment: whoever asks hears so at once. One that answers
 slowly is asked on, for work in the background has time; `Server.trouble` says that nobody should wait for it.
+Connecting has the time limit of a call for each address of the host; looking up its name has the system's own.
 """
 
 from __future__ import annotations
