@@ -284,6 +284,7 @@ class _Copy:
     entry: Entry
     archive: Archive
     sights: Mapping[str, Sight]
+    prints: Sequence[Mapping[str, object]]
     bases: Sequence[Base]
     states: Mapping[str, Fold]
     now: float
@@ -303,7 +304,15 @@ def _copy_and_drop(log: EventLog, identifier: str, now: float) -> Range:
     states = {
         name: fold_now(log, sight.lens, sight.registration.generation) for name, sight in sights.items()
     }
-    copy = _Copy(entry=entry, archive=archive, sights=sights, bases=bases, states=states, now=now)
+    copy = _Copy(
+        entry=entry,
+        archive=archive,
+        sights=sights,
+        prints=list(all_prints(archive)),
+        bases=bases,
+        states=states,
+        now=now,
+    )
     transact(log, lambda c: _drop(c, copy))
     files = archive.files.values()
     rows = {table: file.rows for table, file in archive.files.items()}
@@ -322,7 +331,7 @@ def _drop(connection: sa.Connection, copy: _Copy) -> None:
         if count_rows(connection, table, entry.before) != file.rows:
             raise StaleGenerationError(f"archive {entry.id}: {table} changed while it was written")
     partitions.drop(connection, entry.before)
-    write_prints(connection, entry.id, all_prints(archive))
+    write_prints(connection, entry.id, copy.prints)
     for base in copy.bases:
         write_base(connection, base)
     for router, sight in copy.sights.items():
@@ -346,6 +355,7 @@ def hold_all(connection: sa.Connection, sights: Mapping[str, Sight]) -> None:
 
 
 def all_prints(archive: Archive) -> Iterator[dict[str, object]]:
+    """Yield rows of ``archived`` for all that an archive has."""
     for kind, table in (("decision", "decisions"), ("feedback", "feedback")):
         groups = archive.groups(table, ("router", "id"))
         ids = ((row["router"], row["id"]) for group in groups for row in group.to_pylist())

@@ -134,9 +134,8 @@ def _erase(log: EventLog, identifier: str, asked: Sequence[Erasure], now: float)
             for base in log.read(partial(read_bases, router=router))
             if base.archive == entry.id
         ]
-        transact(
-            log, partial(_exchange, entry=entry, archive=written, bases=bases, sights=sights, cut=cut)
-        )
+        exchanged = partial(_exchange, entry=entry, archive=written, sights=sights, cut=cut)
+        transact(log, partial(exchanged, prints=list(all_prints(written)), bases=bases))
         archive = written
     archive.sweep()
     transact(log, partial(_strike, asked=asked, archive=entry.id, cut=cut, now=now))
@@ -247,6 +246,7 @@ def _exchange(
     connection: sa.Connection,
     entry: Entry,
     archive: Archive,
+    prints: Sequence[Mapping[str, object]],
     bases: Sequence[tuple[Base, Base]],
     sights: Mapping[str, Sight],
     cut: _Cut,
@@ -255,7 +255,7 @@ def _exchange(
     hold_all(connection, sights)
     assert entry.archived is not None
     move_on(connection, entry, as_json(archive), archived=entry.archived)
-    write_prints(connection, entry.id, all_prints(archive))
+    write_prints(connection, entry.id, prints)
     for old, new in bases:
         write_base(connection, new)
         exchange(connection, sights[new.router].lens, old, new)

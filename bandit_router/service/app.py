@@ -13,12 +13,12 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bandit_router import __version__
 from bandit_router.answers import answer_to
 from bandit_router.config import Config
-from bandit_router.errors import BanditRouterError
+from bandit_router.errors import BanditRouterError, ClosedError
 from bandit_router.log.patience import within
 from bandit_router.service.admin import admin_routes
 from bandit_router.service.alarms import Watch
@@ -90,6 +90,7 @@ def create_app(config: Config, *, loopback: bool = False) -> FastAPI:
     app.add_middleware(Guard, desk=desk, limiter=limiter)
     if service.cors:
         app.add_middleware(_FeedbackPages, origins=service.cors)
+    app.add_middleware(Ended)
     app.add_middleware(Metered, meter=meter)
     if tracer is not None:
         app.add_middleware(Traced, tracer=tracer)
@@ -135,6 +136,30 @@ class _InTime:
             return
         with within(self._within_s):
             await self._app(scope, receive, send)
+
+
+class Ended:
+    """Answers 503 to requests that a server which ends no longer waits for, lest they hear of an error."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        begun = False
+
+        async def told(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, told)
+        except asyncio.CancelledError:
+            if begun or scope["type"] != "http":
+                raise
+            closing = ClosedError("the service is closing: try again, with the same key")
+            await answer_to(closing)(scope, receive, send)
 
 
 class _FeedbackPages:

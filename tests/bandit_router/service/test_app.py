@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import time
 from collections.abc import Callable
@@ -14,7 +15,7 @@ import sqlalchemy as sa
 from bandit_router import EventLog, Router
 from bandit_router.config import Config, Service
 from bandit_router.events import new_id
-from bandit_router.service.app import create_app
+from bandit_router.service.app import Ended, create_app
 from simulations.chaos.servers import PostgresServer, RedisServer
 
 Client = Any  # the one of conftest.py
@@ -193,6 +194,28 @@ def test_the_log_keeps_what_was_acknowledged_before_the_end(serve: Serve, config
     assert client.post("/v1/decisions", json={"prompt": "x"}).status_code == 503
     with Router.open(config.log, create=False) as router:
         assert sum(belief["n"] for belief in router.beliefs().values()) == 1.0
+
+
+def test_a_request_that_is_given_up_at_the_end_hears_503() -> None:
+    told: list[Any] = []
+
+    async def waits(*_: Any) -> None:
+        await asyncio.sleep(60)
+
+    async def send(message: Any) -> None:
+        told.append(message)
+
+    async def play() -> None:
+        scope = {"type": "http", "method": "POST", "path": "/v1/decisions", "headers": []}
+        request = asyncio.create_task(Ended(waits)(scope, waits, send))  # type: ignore[arg-type]
+        await asyncio.sleep(0)
+        request.cancel()
+        await request
+
+    asyncio.run(play())
+    assert told[0]["status"] == 503
+    assert (b"retry-after", b"1") in told[0]["headers"]
+    assert b'"closing"' in told[1]["body"]
 
 
 def test_the_schema_documents_every_error(config: Config) -> None:
