@@ -246,9 +246,8 @@ def test_a_reload_that_cannot_begin_changes_nothing(serve: Callable[..., Serving
     serving = serve()
     before = serving.workers()
     with EventLog.open(url) as log:
-        log.write(
-            lambda c: c.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
-        ).result()
+        for newer in ("alembic_version SET version_num = '9999'", "compatibility SET oldest = '9999'"):
+            log.write(lambda c, newer=newer: c.exec_driver_sql(f"UPDATE {newer}")).result()  # type: ignore[misc]
     serving.process.send_signal(signal.SIGHUP)
     until(lambda: "the reload is given up" in serving.stderr.read_text(), "it went on")
     assert serving.workers() == before
