@@ -24,7 +24,7 @@ from bandit_router.router import Router
 from bandit_router.store.frames import delta_to_bytes
 
 MODELS = [Model(name, output_usd_per_mtok=usd) for name, usd in (("a", 1), ("b", 2), ("c", 4), ("d", 8))]
-TOGETHER = 64  # requests under way at a time
+TOGETHER = 16  # requests under way at a time
 IDLE_S = 3.0  # how long an idle worker is watched
 _WORDS = "how do I sort a list of numbers that another program has written into a file of its own "
 Answer = TypeVar("Answer")
@@ -32,7 +32,7 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Costs:
-    """What was measured, on one log and store, with one worker and 64 requests at a time.
+    """What was measured, on one log and store, with one worker and 16 requests at a time.
 
     Attributes
     ----------
