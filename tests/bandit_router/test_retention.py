@@ -44,6 +44,7 @@ from bandit_router import (
     retention,
     rewriting,
 )
+from bandit_router import learner as learning
 from bandit_router.asking import read_word
 from bandit_router.events import new_id
 from bandit_router.evidence import Evidence
@@ -545,3 +546,39 @@ def test_a_straggler_is_archived_by_the_next_run(open_router: Open, url: str, tm
             router.feedback(late, "rating", 1.0)
         router.rebuild()
         assert counted(router) == pytest.approx(before)
+
+
+def test_a_worker_that_had_not_read_a_row_yet_loses_nothing(
+    open_router: Open, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    with clock.in_force():
+        router = open_router()
+        decisions = talk(router, clock, weeks=1)
+        monkeypatch.setattr(
+            learning, "POLL_S", 60.0
+        )  # so that it looks at the log only when it is asked
+        slow = open_router()
+        router.feedback(decisions[0].id, "judge", 1.0, source="judge:a")
+        router.feedback(decisions[1].id, "judge", 0.0, source="judge:a")
+        clock.wait(8.0)
+        archive(url, tmp_path / "archive", clock)
+        live = counted(router)
+        assert counted(slow) == pytest.approx(live)
+        router.rebuild()
+        assert counted(slow) == pytest.approx(live)
+
+
+def test_a_half_life_given_at_opening_reaches_what_was_archived(
+    open_router: Open, url: str, tmp_path: Path
+) -> None:
+    clock = Clock()
+    with clock.in_force():
+        router = open_router()
+        talk(router, clock)
+        clock.wait(1.1)
+        archive(url, tmp_path / "archive", clock)
+        fading = open_router(half_life=timedelta(days=7), apply=True)
+        n = sum(found for name, found in counted(fading).items() if name.endswith(" n"))
+        assert n == pytest.approx(sum(2 ** -((22.1 - 1.75 * i) / 7) for i in range(12)))
+        assert counted(router) == pytest.approx(counted(fading))

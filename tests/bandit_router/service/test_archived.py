@@ -28,7 +28,7 @@ def old(config: Config, tmp_path: Path) -> str:
     return f"{decisions[0].id} {self_id}"
 
 
-def test_it_says_since_when(client: Any, old: str) -> None:
+def test_it_says_since_when(old: str, client: Any) -> None:
     decision, word = old.split()
     about = {"decision_id": decision, "name": "thumb", "value": True}
 
@@ -50,7 +50,7 @@ def test_it_says_since_when(client: Any, old: str) -> None:
     refused(client.delete(f"/v1/feedback/{never}"), "unknown_feedback")
 
 
-def test_an_erasure_says_what_is_left(client: Any, old: str, tmp_path: Path) -> None:
+def test_an_erasure_says_what_is_left(old: str, client: Any, tmp_path: Path) -> None:
     (tmp_path / "archive").rename(tmp_path / "away")
     answer = client.delete("/v1/users/user:1").json()
     assert (answer["decisions"], answer["archives_pending"]) == (0, 1)
