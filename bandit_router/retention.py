@@ -51,7 +51,7 @@ from bandit_router.log.archiving import (
 )
 from bandit_router.log.bases import Base, read_bases, write_base
 from bandit_router.log.checkpoints import drop_checkpoints, fold_now, write_checkpoint
-from bandit_router.log.engine import translated
+from bandit_router.log.engine import need_program, translated
 from bandit_router.log.erasure import expire_texts
 from bandit_router.log.faults import is_busy
 from bandit_router.log.folding import Fold
@@ -76,6 +76,7 @@ T = TypeVar("T")
 
 DAY_S = 86_400.0
 WEEK_S, MONDAY_S = 7 * DAY_S, 4 * DAY_S  # 1970 began on a Thursday
+KNOWS_BASES = "0005"  # the oldest schema whose programs know what archiving leaves behind
 TRIES = 5  # that a range is copied, where its rows change meanwhile
 BUSY_S = 60.0  # how long one transaction is tried again while others are in its way
 
@@ -237,6 +238,7 @@ def _close(connection: sa.Connection, identifier: str, before: str, folder: Path
             pass
         if settings.text_retention is not None:
             expire_texts(connection, router, now - settings.text_retention.total_seconds())
+    need_program(connection, KNOWS_BASES)
     close_range(connection, identifier, before, folder, now)
 
 

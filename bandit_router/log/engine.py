@@ -329,6 +329,12 @@ def _oldest(engine: sa.Engine) -> str | None:
         return said if said is not None and said.isdigit() else None
 
 
+def need_program(connection: sa.Connection, schema: str) -> None:
+    """Let only programs of this schema, or later, work on the log from now on."""
+    c = compatibility.c
+    connection.execute(sa.update(compatibility).where(c.oldest < schema).values(oldest=schema))
+
+
 def schema_version(engine: sa.Engine) -> str | None:
     """Return the newest migration that the log has had, or None."""
     with engine.connect() as connection:

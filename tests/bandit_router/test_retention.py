@@ -501,6 +501,10 @@ def test_what_was_spent_and_changed_stays_known(open_router: Open, url: str, tmp
         archive(url, tmp_path / "archive", clock)
         assert router.log.read(lambda c: spent_since(c, "default", since)) == pytest.approx(before)
         assert before[0] == 12
+        # Programs that do not know what archiving leaves behind are kept away.
+        assert (
+            router.log.read(lambda c: c.execute(sa.select(t.compatibility.c.oldest)).scalar()) == "0005"
+        )
         found = {model: belief["last_change"] for model, belief in router.beliefs().items()}
         assert found == changed
         with pytest.raises(FeaturesError, match="by rebuild"):
