@@ -69,12 +69,19 @@ class Worker:
         """Return this process's own worker, made after a fork; the parent's is left alone."""
         logger.info("router %s: reopened in a forked process", self.plan.router)
         plan = replace(self.plan, identity=(*self.plan.identity, os.getpid()))
-        return Worker(plan, EventLog.open(plan.url, patience=plan.patience))
+        log = EventLog.open(plan.url, patience=plan.patience)
+        try:
+            return Worker(plan, log)
+        except BaseException:
+            log.close()
+            raise
 
     def close(self) -> None:
         """Drain and stop the threads, keep a checkpoint, disconnect."""
-        self.learner.close()
-        if self.own_store:
-            self.store.close()
-        self.learner.join()
-        self.log.close()
+        try:
+            self.learner.close()
+            if self.own_store:
+                self.store.close()
+            self.learner.join()
+        finally:
+            self.log.close()

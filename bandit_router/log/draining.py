@@ -25,6 +25,7 @@ from bandit_router.log.writer import RefusedRowError, Writer
 logger = logging.getLogger(__name__)
 
 BATCH = 200  # decisions recorded in one transaction
+_ODD = (RefusedRowError, LookupError, TypeError, ValueError, ArithmeticError)  # of a row, not of the log
 PAUSE_S = 0.25  # between two looks while something waits, or the log is away
 ADOPT_S = 5.0  # how often files of processes that are gone are looked for
 SYNC_S = 1.0  # how often what waits is brought to the disk
@@ -59,6 +60,7 @@ def record_kept(connection: sa.Connection, kept: Sequence[Kept]) -> None:
     """
     c = t.decisions.c
     of = {one.id: one for one in without_erased(connection, kept)}
+    _erase(connection, [one.id for one in kept if one.id not in of])
     there = set(connection.execute(sa.select(c.id).where(c.id.in_(of))).scalars())
     # Its commit was given up, and came nevertheless; whoever asked was told that it is degraded.
     told = [one.id for one in of.values() if one.id in there and one.row["reason"] == "degraded"]
@@ -75,6 +77,19 @@ def record_kept(connection: sa.Connection, kept: Sequence[Kept]) -> None:
     for name in dict.fromkeys(name for name, _ in rows):
         found = [row for of_table, row in rows if of_table == name]
         connection.execute(sa.insert(t.metadata.tables[name]), found)
+
+
+def _erase(connection: sa.Connection, gone: Sequence[str]) -> None:
+    """Let decisions go whose commits were given up, and came after their users had been erased."""
+    learnt = sa.exists().where(
+        t.rewards.c.decision_id == t.decisions.c.id
+    )  # these were erased as others are
+    there = sa.select(t.decisions.c.id).where(t.decisions.c.id.in_(gone), ~learnt)
+    found = list(connection.execute(there).scalars()) if gone else []
+    if found:
+        for table in (t.texts, t.decision_keys):
+            connection.execute(sa.delete(table).where(table.c.decision_id.in_(found)))
+        connection.execute(sa.delete(t.decisions).where(t.decisions.c.id.in_(found)))
 
 
 def without_erased(connection: sa.Connection, kept: Sequence[Kept]) -> Sequence[Kept]:
@@ -171,7 +186,7 @@ class Drain:
         if self._journal.waiting[0]:
             try:
                 self._drain(time.monotonic() + self._timeout_s)
-            except (BanditRouterError, OSError) as error:
+            except Exception as error:  # the rest of closing goes on
                 logger.warning("the journal could not be drained: %s", error)
 
     def _run(self) -> None:
@@ -210,16 +225,18 @@ class Drain:
             self._journal.sync()
 
     def _close_breaker(self, took_s: float) -> None:
-        """Let requests through again, when nothing waits that one of them could be about."""
+        """Let requests through again, when almost nothing waits: under load something always does."""
         with self._journal.lock:
-            if self._breaker.trouble is not None and not self._journal.waiting[0]:
+            if self._breaker.trouble is not None and self._journal.waiting[0] <= BATCH:
                 self._breaker.succeeded(took_s=took_s)
 
     def _drain(self, until: float = float("inf")) -> None:
-        """Record all that waits, also what comes meanwhile."""
+        """Record all that waits; without an end, what comes meanwhile only while that is much."""
         while files := self._journal.seal():
             for file in files:
                 self._drain_file(file, until)
+            if until == float("inf") and self._journal.waiting[0] <= BATCH:
+                return
 
     def _drain_file(self, file: JournalFile, until: float) -> None:
         contents = file.read()
@@ -246,14 +263,14 @@ class Drain:
     def _record_all(self, file: JournalFile, kept: Sequence[Kept], until: float) -> None:
         try:
             self._record(partial(record_kept, kept=kept), until)
-        except RefusedRowError:
+        except _ODD:
             for one in kept:  # each alone: only the bad one is left out
                 self._record_one(file, one, until)
 
     def _record_one(self, file: JournalFile, one: Kept, until: float) -> None:
         try:
             self._record(partial(record_kept, kept=[one]), until)
-        except RefusedRowError as error:
+        except _ODD as error:
             aside = file.set_aside(one.frame)
             logger.error(
                 "journal: the log refuses decision %s, which is kept in %s: %s", one.id, aside, error

@@ -114,7 +114,7 @@ class EventLog:
             raise
 
     def __repr__(self) -> str:
-        return f"EventLog.open({self.engine.url.render_as_string(hide_password=True)!r})"
+        return f"EventLog.open({self.engine.url.set(query={}).render_as_string(hide_password=True)!r})"
 
     def __enter__(self) -> EventLog:
         return self
@@ -279,6 +279,8 @@ class EventLog:
             self._writing.succeeded(took_s=took_s)
 
     def _heard_nothing(self, future: Future[T], within_s: float) -> None:
+        if within_s < min(1.0, self.patience.timeout_s / 2):
+            return  # the request's time went elsewhere: that says nothing of writing
         if future.cancelled() or not future.done():
             self._failed(f"no answer within {within_s:.3g} s")
 

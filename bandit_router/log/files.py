@@ -62,6 +62,9 @@ class JournalFile:
             A newer version wrote it: it is left to that.
         """
         fd = os.open(path, os.O_RDWR | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0))
+        if os.fstat(fd).st_uid not in (os.geteuid(), 0):
+            os.close(fd)
+            raise PermissionError(f"{path} belongs to another user")
         if not _locked(fd):
             os.close(fd)
             return None

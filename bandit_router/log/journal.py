@@ -263,6 +263,7 @@ def default_folders(url: sa.URL, environ: Mapping[str, str]) -> tuple[Path, ...]
 
 def _found(folder: Path) -> Iterator[Path]:
     with suppress(OSError):
+        _check_ours(folder)
         yield from sorted(path for path in folder.iterdir() if path.suffix == SUFFIX)
 
 
@@ -280,6 +281,16 @@ def _prepare(folder: Path) -> None:
     OSError
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _check_ours(folder)
+
+
+def _check_ours(folder: Path) -> None:
+    """See that nobody else could have put something into a folder.
+
+    Raises
+    ------
+    OSError
+    """
     found = folder.stat()
     if not stat.S_ISDIR(found.st_mode):
         raise NotADirectoryError(f"{folder} is no folder")

@@ -111,7 +111,7 @@ class Server:
     def close(self) -> None:
         """Disconnect; whoever waits for an answer gets none."""
         self._closed = True
-        for client in self._clients.values():
+        for client in list(self._clients.values()):
             with suppress(RedisError, OSError):
                 client.close()
 
