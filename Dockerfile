@@ -1,4 +1,4 @@
-# The service, and every other command: docker run IMAGE serve | migrate | keys | ...
+# The service, and what operates it: docker run IMAGE serve | migrate | keys | retention | doctor | ...
 FROM python:3.12.8-slim-bookworm AS build
 WORKDIR /source
 COPY pyproject.toml README.md LICENSE ./
@@ -6,11 +6,11 @@ COPY bandit_router bandit_router
 COPY feedback feedback
 COPY simulations simulations
 COPY migrations migrations
-RUN pip wheel --no-cache-dir --wheel-dir /wheels '.[service,postgres,redis,http,fitted,otel]'
+RUN pip wheel --no-cache-dir --wheel-dir /wheels '.[service,postgres,redis,http,fitted,otel,archive]'
 
 FROM python:3.12.8-slim-bookworm
 RUN --mount=type=bind,from=build,source=/wheels,target=/wheels \
-    pip install --no-cache-dir --no-index --find-links /wheels 'bandit-router[service,postgres,redis,http,fitted,otel]' \
+    pip install --no-cache-dir --no-index --find-links /wheels 'bandit-router[service,postgres,redis,http,fitted,otel,archive]' \
     && useradd --system --uid 10001 --create-home --home-dir /var/lib/bandit-router router
 USER 10001
 # The only place that is written to, beside /tmp: decisions wait here for a log that is away, and an embedded

@@ -21,7 +21,7 @@ from bandit_router.log import tables as t
 from bandit_router.log.archive import LOCK_S, Archive, alone, as_json, kept, readable, schema_of
 from bandit_router.log.archiving import Entry, move_on, read_entries, read_entry, relocate, write_prints
 from bandit_router.log.bases import Base, read_bases, write_base
-from bandit_router.log.checkpoints import exchange
+from bandit_router.log.checkpoints import drop_checkpoints, exchange
 from bandit_router.log.erasure import Forgotten
 from bandit_router.log.forgotten import Erasure, hash_user, read_erasures, strike_off
 from bandit_router.log.hearing import votes_of
@@ -253,6 +253,8 @@ def _exchange(
 ) -> None:
     """Name the new files, and believe what they have taught instead of what the old ones had."""
     hold_all(connection, sights)
+    for router, sight in sights.items():  # those of before a reset must not come back
+        drop_checkpoints(connection, router, but=sight.registration.generation)
     assert entry.archived is not None
     move_on(connection, entry, as_json(archive), archived=entry.archived)
     write_prints(connection, entry.id, prints)
@@ -306,6 +308,7 @@ def _expire(log: EventLog, identifier: str, until: Mapping[str, int]) -> int:
         return bool(row["at_us"] >= until.get(row["router"], 0))
 
     if all(stays(row) for row in _rows(archive, "texts", "router", "at_us")):
+        archive.sweep()  # what a run that died has left
         return 0
     archive.check()
     groups = (kept(group, stays, ("router", "at_us")) for group in archive.groups("texts"))

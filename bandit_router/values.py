@@ -108,7 +108,7 @@ def check_time(what: str, value: datetime | float | str | None, now: float) -> f
         try:
             value = datetime.fromisoformat(value)
         except ValueError as error:
-            raise ValueError(f"{what}: expected a time as RFC 3339 has it, got {value!r:.40}") from error
+            raise ValueError(f"{what}: expected a time as RFC 3339 has it") from error
     if isinstance(value, datetime):
         if value.tzinfo is None:
             raise ValueError(f"{what}: expected a time with a zone, got {value.isoformat()}")

@@ -37,7 +37,7 @@ def migrate(config: Config, check: bool) -> None:
         if check:
             raise SystemExit(1 if steps else 0)
         _bring(engine, steps)
-        name = engine.url.render_as_string(hide_password=True)
+        name = engine.url.set(query={}).render_as_string(hide_password=True)
         click.echo(f"{name} has schema {schema_version(engine)}.")
     finally:
         engine.dispose()

@@ -85,6 +85,8 @@ def retention(
     with EventLog.open(config.log, create=False) as log:
         if dry_run:
             done = _Done(archived=plan(log, older_than_s=days * DAY_S, now=now), dry_run=True)
+        elif check and archive is None and not erasures:
+            done = _Done(archived=[])
         else:
             old = None if erasures or archive is None else days * DAY_S
             done = _run(log, archive, old, now, screen.status)

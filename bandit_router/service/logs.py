@@ -19,6 +19,8 @@ from typing import Any
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from bandit_router.events import id_time
+
 logger = logging.getLogger(__name__)
 access = logging.getLogger("bandit_router.access")
 TEXT = "%(asctime)s %(levelname)s [%(process)d] %(name)s: %(message)s"
@@ -142,13 +144,16 @@ class _Answer:
 
     def tell(self, scope: Scope) -> None:
         route = getattr(scope.get("route"), "path", "other")  # not the path: that may name a user
+        of = self._decision_id or scope.get("path_params", {}).get("decision_id")
         said = {
             "method": scope["method"] if scope["method"].isalpha() else "other",
             "route": route,
             "status": self.status,
             "took_ms": round(1000 * (time.perf_counter() - self._began), 2),
             "request_id": self._request_id,
-            "decision_id": self._decision_id or scope.get("path_params", {}).get("decision_id"),
+            "decision_id": of
+            if of and id_time(of) is not None
+            else None,  # what is no id may be anything
         }
         access.info(
             "%s %s %d %.1f ms %s",
