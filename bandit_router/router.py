@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import threading
 import time
@@ -57,6 +58,7 @@ from bandit_router.prompt import Prompt
 from bandit_router.pseudonyms import Pseudonyms
 from bandit_router.rebuilding import Rebuilt, faded, rebuild
 from bandit_router.request import Request
+from bandit_router.rewards import Channel
 from bandit_router.rewriting import erase_archived
 from bandit_router.settings import Settings
 from bandit_router.store import PosteriorStore, open_store
@@ -66,6 +68,7 @@ from bandit_router.worker import Plan, Worker
 logger = logging.getLogger(__name__)
 ARCHIVE_S = 2.0  # how long a run that changes archives is waited for
 FORGET_TRIES = 10
+REOPEN_S = 1.0  # between two tries of a forked process to open a log that is away
 
 
 class Router:
@@ -87,7 +90,7 @@ class Router:
 
     def __init__(self, worker: Worker, *, durable: bool) -> None:
         self._worker, self._durable, self._closed = worker, durable, False
-        self._gate = threading.Lock()
+        self._gate, self._again_at = threading.Lock(), -math.inf
         _routers.add(self)
 
     @classmethod
@@ -411,19 +414,27 @@ class Router:
         limit = known.settings.rater_limit
         return worker.log.write(lambda c: pending.hear(c, known.name, word, metrics, limit), of=of)
 
-    def retract(self, feedback_id: str) -> Feedback:
+    def retract(self, feedback_id: str, *, channel: Channel | None = None) -> Feedback:
         """Take one word back: its evidence is subtracted, and nothing said before it returns.
+
+        Parameters
+        ----------
+        feedback_id : str
+        channel : Channel, optional
+            The credential through which it is taken back; what was said elsewhere uses up its influence.
 
         Raises
         ------
         UnknownFeedbackError
             No such feedback in this router.
+        ConflictError
+            The channel has used up what it may count for.
         """
         check_name("feedback_id", feedback_id)
         worker = self._here()
         known, now = worker.learner.view.registration, worker.plan.clock()
         job = worker.log.write(
-            lambda c: pending.retract(c, known.name, feedback_id, known.settings.metrics, now)
+            lambda c: pending.retract(c, known.name, feedback_id, known.settings.metrics, now, channel)
         )
         with within(worker.log.patience.timeout_s):
             return _applied(worker, worker.log.result(job))
@@ -661,8 +672,15 @@ class Router:
 
     def _reopen(self) -> None:
         with self._gate:
-            if self._worker.pid != os.getpid():
+            if self._worker.pid == os.getpid():
+                return
+            if time.monotonic() < self._again_at:
+                raise LogUnavailableError("log: it was away a moment ago")
+            try:
                 self._worker = self._worker.again()
+            except BanditRouterError:
+                self._again_at = time.monotonic() + REOPEN_S
+                raise
 
 
 def _unlock() -> None:

@@ -36,6 +36,8 @@ from feedback.pace import Pace
 from feedback.tokens import MAY_SAY, Token, TokenError, read_token
 
 BATCH_LIMIT = 1_000  # items of one batch
+BATCH_PATH = "/v1/feedback/batch"
+TOGETHER = 100  # of them that are heard at a time
 TOKEN_WORDS, TOKEN_PERIOD_S = 30, 60.0  # how much the holder of one token may say
 
 
@@ -320,18 +322,24 @@ def feedback_router(
         response.status_code = _status(heard)
         return _answer(heard)
 
-    @api.post("/v1/feedback/batch", responses=errors(415, 422))
+    @api.post(BATCH_PATH, responses=errors(415, 422))
     async def batch(body: BatchBody, speaker: Annotated[Caller, who]) -> BatchAnswer:
         """Hear many words; each is answered on its own, in order."""
         _check_speaks(speaker)
         words = await _counted([_read_item(item, speaker) for item in body.items], speaker, counting)
         good = [word for word in words if isinstance(word, _Word)]
         routers = iter(await _routers_of(finder, good))
-        # They start in their order, and the log writes in the order of asking.
-        heard = iter(await asyncio.gather(*(_say(word, next(routers), speaker) for word in good)))
+        said: list[ItemAnswer | ItemError] = []
+        for start in range(
+            0, len(good), TOGETHER
+        ):  # each part has the time that a request has for the log
+            # They start in their order, and the log writes in the order of asking.
+            part = good[start : start + TOGETHER]
+            said += await asyncio.gather(*(_say(word, next(routers), speaker) for word in part))
+        heard = iter(said)
         return BatchAnswer(results=[next(heard) if isinstance(word, _Word) else word for word in words])
 
-    @api.delete("/v1/feedback/{feedback_id}", responses=errors(404, 422))
+    @api.delete("/v1/feedback/{feedback_id}", responses=errors(404, 409, 422))
     async def retract(
         feedback_id: Annotated[Name, Path()], speaker: Annotated[Caller, who]
     ) -> RetractAnswer:
@@ -341,7 +349,7 @@ def feedback_router(
         router = await finder.of_feedback(feedback_id)
         word = await asyncio.to_thread(router.find_feedback, feedback_id)
         _check_may_retract(router, speaker, word)
-        await asyncio.to_thread(router.retract, feedback_id)
+        await asyncio.to_thread(router.retract, feedback_id, channel=speaker.channel)
         return RetractAnswer(id=feedback_id, retracted=True)
 
     return api

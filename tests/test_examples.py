@@ -67,7 +67,7 @@ def test_curl_shows_its_key(serve: Callable[[], Serving], sqlite_url: str) -> No
     made = CliRunner().invoke(cli, [*named, "--scope", "route", "--scope", "feedback"])
     assert made.exit_code == 0, made.output
     url = serve().url
-    ran = run(url, made.output.strip())
+    ran = run(url, made.stdout.strip())
     assert (ran.returncode, ran.stderr) == (0, "")
     check(ran.stdout)
     ran = run(url)

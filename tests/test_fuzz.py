@@ -45,7 +45,7 @@ from feedback.rubric import Rubric
 from feedback.tokens import Token, read_token
 from simulations.tables import Table, read_table, write_table
 
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "40"))
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "20"))
 SLOW_S = 1.0  # longer than anything may take, on a machine that is not busy
 BUSY = 5.0  # times as slow a busy one is
 HUGE_BYTES = 64 * 2**20

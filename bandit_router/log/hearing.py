@@ -58,6 +58,9 @@ _INSERT_OUTCOME, _INSERT_WORD, _INSERT_REWARD = (
 )
 
 
+_USED_UP = "this key has used up what it may count for, and cannot change what was said elsewhere"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reported:
     """What became of a reported outcome.
@@ -81,6 +84,7 @@ class Limits:
 
     rater: float | None = None
     channel: Channel | None = None
+    waited: bool = False  # for its decision: it was acknowledged, and cannot be refused any more
 
     def of(self, source: str, decision: Row) -> dict[str, float]:
         """Return the limit of each rater that answers for a word."""
@@ -88,11 +92,15 @@ class Limits:
         # A name made of the decision's own id speaks nowhere else, and a decision counts once.
         if self.rater is not None and source != f"anonymous:{decision['id']}":
             limits[rater_of(source)] = self.rater
+        return limits | self.through(source, decision)
+
+    def through(self, source: str, decision: Row) -> dict[str, float]:
+        """Return the limit of the credential, where that answers for the word."""
         channel = self.channel
-        own = channel is not None and channel.vouches and source == decision["user"]
-        if channel is not None and channel.influence is not None and not own:
-            limits[f"key:{channel.name}"] = channel.influence
-        return limits
+        if channel is None or channel.influence is None:
+            return {}
+        own = channel.vouches and source == decision["user"]
+        return {} if own else {f"key:{channel.name}": channel.influence}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,6 +152,7 @@ class Word:
             "body_hash": self.body_hash,
             "received_us": to_us(self.received),
             "retracted_us": None,
+            "channel": None if self.channel is None else self.channel.name,
             **self.moments(active),
         }
 
@@ -219,22 +228,51 @@ def _insert_word(
     metrics: Mapping[str, Metric],
     now: float,
 ) -> None:
-    """Insert a word with its share; one that replaces another takes over that one's, and uses nothing more."""
+    """Insert a word with its share; one that replaces another takes over that one's, and asks for the rest."""
     earlier = _first(
         connection, _LATEST_WORD, of=row["decision_id"], under=row["name"], by=row["source"]
     )
-    if earlier is not None:
-        connection.execute(_INSERT_WORD, {**row, "share": earlier["share"]})
-        return
-    router, metric = decision["router"], metrics.get(row["name"])
-    weight = metric.weight if metric is not None and metric.limited else 0.0
+    router, weight = decision["router"], _limited_weight(metrics, row["name"])
     of = limits.of(row["source"], decision) if weight > 0 else {}
+    before = 0.0
+    if earlier is not None:
+        before = 1.0 if earlier["share"] is None else float(earlier["share"])
+        if of and earlier["channel"] != row["channel"]:
+            through = limits.through(row["source"], decision)
+            of = {rater: limit for rater, limit in of.items() if rater not in through}
+            if not _may_change(connection, router, through, weight, now):
+                if not limits.waited:
+                    raise ConflictError(_USED_UP)
+                row = {**row, "at_us": earlier["at_us"] - 1}  # kept, and not the latest
+                connection.execute(_INSERT_WORD, {**row, "share": 0.0})
+                return
+    if before >= 1.0:
+        connection.execute(_INSERT_WORD, {**row, "share": before})
+        return
     used = allowances(connection, router, list(of)) if of else {}
     shares = [used[rater].share(weight, limit=limit, now=now) for rater, limit in of.items()]
-    share = min(shares, default=1.0)
+    share = max(before, min(shares, default=1.0))
     connection.execute(_INSERT_WORD, {**row, "share": share})
-    if of and share > 0:
-        charge(connection, router, list(of), weight * share, now)
+    if of and share > before:
+        charge(connection, router, list(of), weight * (share - before), now)
+
+
+def _may_change(
+    connection: sa.Connection, router: str, through: Mapping[str, float], weight: float, now: float
+) -> bool:
+    """Charge a credential for taking away what was said through another; False where it has too little left."""
+    for rater, limit in through.items():
+        used = allowances(connection, router, [rater])[rater]
+        if used.share(weight, limit=limit, now=now) < 1.0:
+            return False
+        charge(connection, router, [rater], weight, now)
+    return True
+
+
+def _limited_weight(metrics: Mapping[str, Metric], name: str) -> float:
+    """What a word counts for of its rater's allowance [observations]."""
+    metric = metrics.get(name)
+    return metric.weight if metric is not None and metric.limited else 0.0
 
 
 def rater_of(source: str) -> str:
@@ -256,7 +294,12 @@ def _say_later(connection: sa.Connection, word: Word, active: Row) -> None:
 
 
 def retract(
-    connection: sa.Connection, router: str, feedback_id: str, metrics: Mapping[str, Metric], now: float
+    connection: sa.Connection,
+    router: str,
+    feedback_id: str,
+    metrics: Mapping[str, Metric],
+    now: float,
+    channel: Channel | None = None,
 ) -> Feedback:
     """Take one word back; what was said before it does not return.
 
@@ -264,6 +307,8 @@ def retract(
     ------
     UnknownFeedbackError
         No such feedback in this router.
+    ConflictError
+        It was said elsewhere, and this credential has used up what it may count for.
     """
     row = _first(
         connection,
@@ -273,9 +318,15 @@ def retract(
         raise no_feedback(connection, router, feedback_id)
     duplicate = row["retracted_us"] is not None
     if not duplicate:
+        decision = find_decision(connection, router, row["decision_id"])
+        weight = _limited_weight(metrics, row["name"])
+        through = Limits(channel=channel).through(row["source"], decision) if weight > 0 else {}
+        elsewhere = channel is not None and row["channel"] != channel.name
+        if elsewhere and not _may_change(connection, router, through, weight, now):
+            raise ConflictError(_USED_UP)
         mine = (_said.id == feedback_id, _said.decision_id == row["decision_id"])
         connection.execute(sa.update(t.feedback).where(*mine).values(retracted_us=to_us(now)))
-        revise(connection, find_decision(connection, router, row["decision_id"]), metrics, now)
+        revise(connection, decision, metrics, now)
     return _answer(connection, row, duplicate=duplicate)
 
 

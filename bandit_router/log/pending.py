@@ -131,7 +131,12 @@ def report(
 
 
 def retract(
-    connection: sa.Connection, router: str, feedback_id: str, metrics: Mapping[str, Metric], now: float
+    connection: sa.Connection,
+    router: str,
+    feedback_id: str,
+    metrics: Mapping[str, Metric],
+    now: float,
+    channel: Channel | None = None,
 ) -> Feedback:
     """Take one word back, whether it waits or not; what was said before it does not return.
 
@@ -139,11 +144,13 @@ def retract(
     ------
     UnknownFeedbackError
         No such feedback in this router.
+    ConflictError
+        It was said elsewhere, and this credential has used up what it may count for.
     """
     mine = sa.select(t.pending).where(_waits.id == feedback_id, _waits.router == router)
     held = connection.execute(mine.with_for_update()).mappings().first()
     if held is None:
-        return hearing.retract(connection, router, feedback_id, metrics, now)
+        return hearing.retract(connection, router, feedback_id, metrics, now, channel)
     word = _unpack(held)
     duplicate = word["retracted_us"] is not None
     if not duplicate:  # it stays, taken back, lest an earlier word becomes the latest
@@ -308,8 +315,11 @@ def _channel(word: Word) -> Said:
 
 def _limits(word: Said, rater_limit: float | None) -> Limits:
     """What a word that waited may count for."""
-    channel = word.pop(_CHANNEL, None)
-    return Limits(rater=rater_limit, channel=None if channel is None else Channel(**channel))
+    channel = word.get(_CHANNEL)
+    word[_CHANNEL] = None if channel is None else channel["name"]
+    return Limits(
+        rater=rater_limit, channel=None if channel is None else Channel(**channel), waited=True
+    )
 
 
 def _unpack(held: Row) -> Said:

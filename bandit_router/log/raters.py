@@ -59,6 +59,19 @@ def tallying(connection: sa.Connection) -> Iterator[None]:
         known.pop(_TALLY, None)
 
 
+@contextmanager
+def undone_together(connection: sa.Connection) -> Iterator[None]:
+    """Forget what was charged inside, where that fails: as a savepoint does with what was written."""
+    tally: _Tally | None = connection.info.get(_TALLY)
+    before = None if tally is None else (dict(tally.known), dict(tally.added))
+    try:
+        yield
+    except BaseException:
+        if tally is not None and before is not None:
+            tally.known, tally.added = before
+        raise
+
+
 def allowances(connection: sa.Connection, router: str, raters: Sequence[str]) -> Mapping[str, Allowance]:
     """Return what some raters have used, with what this transaction has added."""
     tally: _Tally = connection.info.get(_TALLY) or _Tally()

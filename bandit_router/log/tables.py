@@ -179,6 +179,7 @@ feedback = Table(
     Column("received_us", BigInteger, nullable=False),
     Column("retracted_us", BigInteger),
     Column("share", Float(53)),  # how much of a full word it counts; null is all
+    Column("channel", _NAME),  # the credential of bounded influence through which it came
     PrimaryKeyConstraint("seq").ddl_if(dialect="sqlite"),
     UniqueConstraint("id").ddl_if(dialect="sqlite"),
     Index(None, "id").ddl_if(dialect="postgresql"),

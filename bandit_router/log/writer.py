@@ -20,7 +20,7 @@ from bandit_router.errors import ClosedError, LogUnavailableError
 from bandit_router.log.engine import reason
 from bandit_router.log.faults import fatal_in, is_busy
 from bandit_router.log.forking import unforked
-from bandit_router.log.raters import tallying
+from bandit_router.log.raters import tallying, undone_together
 from bandit_router.tracing import span
 
 logger = logging.getLogger(__name__)
@@ -227,10 +227,10 @@ def _run(connection: sa.Connection, item: _Item) -> Any:  # Any: the result of a
         with connection.begin_nested():
             return _insert(connection, item.rows)
     try:
-        with connection.begin_nested():
+        with undone_together(connection), connection.begin_nested():
             return item.job(connection)
     except IntegrityError:  # another worker wrote the same key meanwhile: now the job sees it
-        with connection.begin_nested():
+        with undone_together(connection), connection.begin_nested():
             return item.job(connection)
 
 

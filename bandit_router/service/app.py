@@ -31,7 +31,7 @@ from bandit_router.service.metrics import Meter, Metered, Sampler, metrics_route
 from bandit_router.service.receiving import Whole
 from bandit_router.service.routes import decision_routes
 from bandit_router.service.tracing import Traced, start_tracing
-from feedback.api import feedback_router
+from feedback.api import BATCH_LIMIT, BATCH_PATH, TOGETHER, feedback_router
 from feedback.thresholds import thresholds_from_json
 
 logger = logging.getLogger(__name__)
@@ -124,7 +124,10 @@ async def _answer(_: Request, error: Exception) -> Response:
 
 
 class _InTime:
-    """Lets a request, once it is there whole, wait for the log only so long, all in all."""
+    """Lets a request, once it is there whole, wait for the log only so long, all in all.
+
+    A batch has as long for each of its parts.
+    """
 
     def __init__(self, app: ASGIApp, *, within_s: float) -> None:
         self._app, self._within_s = app, within_s
@@ -134,7 +137,8 @@ class _InTime:
         if scope["type"] != "http":  # a life lasts longer, and what is begun in it
             await self._app(scope, receive, send)
             return
-        with within(self._within_s):
+        parts = BATCH_LIMIT // TOGETHER if scope["path"] == BATCH_PATH else 1  # each has its own time
+        with within(parts * self._within_s):
             await self._app(scope, receive, send)
 
 

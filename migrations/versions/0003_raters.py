@@ -11,6 +11,7 @@ depends_on = None
 
 def upgrade() -> None:
     op.add_column("feedback", sa.Column("share", sa.Float(precision=53), nullable=True))
+    op.add_column("feedback", sa.Column("channel", sa.String(length=255), nullable=True))
     op.add_column("keys", sa.Column("influence", sa.Float(precision=53), nullable=True))
     op.create_table(
         "raters",
@@ -24,6 +25,6 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_table("raters")
-    for table, column in (("keys", "influence"), ("feedback", "share")):
+    for table, column in (("keys", "influence"), ("feedback", "channel"), ("feedback", "share")):
         with op.batch_alter_table(table) as batch:
             batch.drop_column(column)

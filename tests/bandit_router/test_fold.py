@@ -218,7 +218,7 @@ class FadingLoop(Loop):
 
 
 _SIZE = settings(
-    max_examples=8, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=6, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestLoop = Loop.TestCase
 TestLoop.settings = _SIZE
@@ -243,7 +243,7 @@ def test_on_servers_too_whatever_redis_forgets(
             with redis.Redis.from_url(redis_url) as client:
                 client.flushdb()
 
-    size = settings(_SIZE, max_examples=5, stateful_step_count=15)
+    size = settings(_SIZE, max_examples=3, stateful_step_count=15)
     run_state_machine_as_test(OnServers, settings=size)
 
 

@@ -391,7 +391,7 @@ def assert_equal_predictions(router: Router, told: Any) -> None:
         )
 
 
-EXAMPLES = int(os.environ.get("BANDIT_ROUTER_TEST_EXAMPLES", "5"))
+EXAMPLES = int(os.environ.get("BANDIT_ROUTER_TEST_EXAMPLES", "3"))
 _SIZE = settings(
     max_examples=EXAMPLES,
     stateful_step_count=25,

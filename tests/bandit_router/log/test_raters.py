@@ -10,15 +10,16 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from bandit_router import EventLog, Model, Router, Uniform
+from bandit_router import ConflictError, EventLog, Model, Router, Uniform
 from bandit_router.log import raters
 from bandit_router.log import tables as t
 from bandit_router.log.writer import committed
 from bandit_router.rewards import RECOVERY_S, Channel
 
-VOTES = int(os.environ.get("STUFFED_VOTES", "1200"))  # of one script
+VOTES = int(os.environ.get("STUFFED_VOTES", "300"))  # of one script
 LIMIT = 50.0
-HONEST = 400
+HONEST = 100
+TOGETHER = 16
 
 
 @pytest.fixture
@@ -31,6 +32,7 @@ def log(log_url: str) -> Iterator[EventLog]:
 def router(log_url: str, store_url: str) -> Iterator[Router]:
     models = [Model("small"), Model("large")]
     options: dict[str, Any] = {"migrate": True, "store": store_url, "policy": Uniform()}
+    options["log_timeout_s"] = 60.0  # the machine may be busy
     with Router.open(log_url, models=models, rater_limit=LIMIT, **options) as opened:
         yield opened
 
@@ -46,16 +48,21 @@ def observations(router: Router) -> float:
 
 
 async def say(router: Router, decisions: list[str], value: object, source: Any, **options: Any) -> None:
-    words = (
-        router.afeedback(d, "thumb", value, source=source(i), **options)  # type: ignore[arg-type]
-        for i, d in enumerate(decisions)
-    )
-    await asyncio.gather(*words)
+    for start in range(0, len(decisions), TOGETHER):
+        part = enumerate(decisions[start : start + TOGETHER], start)
+        words = (
+            router.afeedback(d, "thumb", value, source=source(i), **options)  # type: ignore[arg-type]
+            for i, d in part
+        )
+        await asyncio.gather(*words)
 
 
 async def decided(router: Router, n: int, **options: Any) -> list[str]:
-    made = await asyncio.gather(*(router.achoose(f"question {i}", **options) for i in range(n)))
-    return [decision.id for decision in made]
+    made: list[str] = []
+    while len(made) < n:
+        part = (router.achoose(f"question {i}", **options) for i in range(min(TOGETHER, n - len(made))))
+        made += [decision.id for decision in await asyncio.gather(*part)]
+    return made
 
 
 def test_words_of_one_transaction_and_of_many_add_up(log: EventLog) -> None:
@@ -193,3 +200,47 @@ def test_a_word_that_waited_is_limited_when_it_is_applied(router: Router) -> Non
     heard = router.feedback(decision.id, "comment", "and so on")
     assert heard.reward is not None
     assert heard.reward.weight == 0.25
+
+
+def test_a_key_that_is_used_up_changes_and_takes_back_nothing_of_others(router: Router) -> None:
+    key = Channel(name="leaked", influence=3.0)
+    decisions = asyncio.run(decided(router, 10))
+    words = [router.feedback(d, "thumb", True, source=f"user:{i}") for i, d in enumerate(decisions)]
+    refused = 0
+    for i, decision in enumerate(decisions):
+        try:
+            if i % 2:
+                router.retract(words[i].id, channel=key)
+            else:
+                router.feedback(decision, "thumb", False, source=f"user:{i}", channel=key)
+        except ConflictError:
+            refused += 1
+    assert refused == 7
+    told = [router.decision(decision).reward for decision in decisions]
+    assert sum(reward is not None and reward.value == 1.0 for reward in told) == 7
+    first = router.feedback(decisions[0], "thumb", True, source="user:0", channel=key)  # its own word
+    assert first.reward is not None
+    assert first.reward.value == 1.0
+
+
+def test_who_was_silenced_by_a_key_that_is_used_up_counts_when_they_speak_themselves(
+    router: Router,
+) -> None:
+    spent = Channel(name="spent", influence=0.0)
+    decision = router.choose("x").id
+    squatted = router.feedback(decision, "thumb", False, source="user:1", channel=spent)
+    assert squatted.reward is None
+    heard = router.feedback(decision, "thumb", True, source="user:1")
+    assert heard.reward is not None
+    assert (heard.reward.value, heard.reward.weight) == (1.0, 1.0)
+
+
+def test_a_job_that_fails_charges_nothing(log: EventLog) -> None:
+    def fails(connection: sa.Connection) -> None:
+        raters.charge(connection, "r", ["user:1"], 1.0, 0.0)
+        raise ConflictError("on the way")
+
+    failed = log.write(fails)
+    committed(log.write(lambda c: raters.charge(c, "r", ["user:2"], 1.0, 0.0)))
+    assert isinstance(failed.exception(), ConflictError)
+    assert (used(log), used(log, "user:2")) == (0.0, 1.0)

@@ -13,7 +13,7 @@ from bandit_router.config import Config
 from bandit_router.log.keys import add_key, new_key
 from bandit_router.log.writer import committed
 
-HONEST, STUFFED, LIMIT = 150, 400, 30.0
+HONEST, STUFFED, LIMIT = 60, 120, 20.0
 Serve = Callable[..., Any]
 
 
@@ -43,7 +43,7 @@ def say(client: Any, key: dict[str, str], decisions: list[str], value: bool, sou
         for i, d in enumerate(decisions)
     ]
     answer = client.post("/v1/feedback/batch", headers=key, json={"items": items})
-    assert {result["status"] for result in answer.json()["results"]} == {200}
+    assert {result["status"] for result in answer.json()["results"]} <= {200, 202}
 
 
 def beliefs(client: Any, key: dict[str, str]) -> dict[str, Any]:

@@ -183,6 +183,7 @@ def test_an_append_of_many_pieces_gives_up_in_time_and_goes_on_where_it_was(
             append(store, told, complete=6_000)
         assert time.monotonic() - begun < 3.0
         link.turn(CLEAR)
+        monkeypatch.setattr("bandit_router.store.redis._PATIENCE", 50.0)
         assert 0 < append(store, told, complete=6_000) < 6_000
         assert (count(whole(store)), whole(store).complete) == (6_000, 6_000)
 
