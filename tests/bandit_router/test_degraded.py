@@ -104,6 +104,33 @@ def check(router: Router, decisions: list[Decision]) -> None:
 # -- an embedded log ----------------------------------------------------------------------------------
 
 
+def test_under_steady_load_the_log_is_taken_up_again(open_router: Open, log: Embedded) -> None:
+    router = open_router()
+    made: list[Decision] = []
+    ends = threading.Event()
+
+    def chooses() -> None:
+        while not ends.is_set():
+            made.append(router.choose("x"))
+
+    with log.away():
+        while router.log.trouble is None:
+            made.append(router.choose("x"))
+    threads = [threading.Thread(target=chooses) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    deadline = time.monotonic() + 30
+    while router.log.trouble is not None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    taken_up = router.log.trouble is None
+    ends.set()
+    for thread in threads:
+        thread.join()
+    assert taken_up, "as long as decisions came, none was written"
+    returned(router)
+    check(router, made)
+
+
 def test_without_the_log_decisions_go_on_and_come_into_it_once(open_router: Open, log: Embedded) -> None:
     router = open_router()
     made = [router.choose("before")]
