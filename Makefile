@@ -6,8 +6,9 @@ STAMP := $(VENV)/.installed
 SEED ?= 1
 SEEDS ?= 1 2 3 4 5 6 7 8 9 10
 MINUTES ?= 3
+TESTING := -n 3 --dist worksteal
 
-.PHONY: run test lint format types floors tests stream chaos chaos-seeds mutants clean help
+.PHONY: run test lint format types floors tests coverage stream chaos chaos-seeds mutants clean help
 
 help: ## say what there is
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/'
@@ -38,8 +39,11 @@ types: $(STAMP) ## mypy, strict
 floors: $(STAMP) ## who may import whom
 	$(BIN)/lint-imports
 
-tests: $(STAMP) ## tests and doctests, with branch coverage
-	$(BIN)/python -m pytest -n 3 --dist worksteal --cov --cov-report=term:skip-covered --durations=15
+tests: $(STAMP) ## tests and doctests
+	$(BIN)/python -m pytest $(TESTING) --durations=15
+
+coverage: $(STAMP) ## the same, with branch coverage (takes half as long again)
+	$(BIN)/python -m pytest $(TESTING) --cov --cov-report=term:skip-covered
 
 stream: $(STAMP) ## one stream of 5,000 decisions, embedded and over HTTP (some minutes)
 	STREAM_DECISIONS=5000 $(BIN)/python -m pytest tests/test_stream.py --timeout=1800

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
@@ -39,10 +40,20 @@ def _state_of_its_own(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pyt
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.getbasetemp() / "state"))
 
 
+@pytest.fixture(scope="session")
+def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An SQLite file with the tables of a log, to be copied: migrating takes longer than most tests."""
+    path = tmp_path_factory.mktemp("migrated") / "chat.db"
+    engine = connect(f"sqlite:///{path}")
+    upgrade(engine)
+    engine.dispose()
+    return path
+
+
 @pytest.fixture
-def sqlite_url(tmp_path: Path) -> str:
-    """A log in a file that does not exist yet."""
-    return f"sqlite:///{tmp_path / 'chat.db'}"
+def sqlite_url(migrated_file: Path, tmp_path: Path) -> str:
+    """A new log in a file, with its tables and without rows."""
+    return f"sqlite:///{shutil.copy(migrated_file, tmp_path / 'chat.db')}"
 
 
 @pytest.fixture

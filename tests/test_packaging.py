@@ -70,7 +70,8 @@ def test_a_fresh_environment_plays_the_demo_and_migrates(wheel: Path, tmp_path: 
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    run("python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", str(wheel))
+    quick = ("--quiet", "--disable-pip-version-check", "--no-compile")
+    run("python", "-m", "pip", "install", *quick, str(wheel))
     run("python", "-W", "error", "-c", INSIDE)
     assert "has schema" in run("bandit-router", "migrate", "--log", "sqlite:///new.db")
     assert "60 requests" in run("bandit-router", "demo", "--requests", "60")

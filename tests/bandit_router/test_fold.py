@@ -30,7 +30,7 @@ from bandit_router.store import Snapshot
 
 MODELS = ("small", "large", "other")
 USERS = ("user:1", "user:2", "judge:a")
-HALF_LIFE_S = 3.0
+HALF_LIFE_S = 30.0  # of a shorter one all priors would be chosen anew all the time
 WEIGHT = {"thumb": 1.0, "rating": 1.0, "judge": 0.5}
 
 

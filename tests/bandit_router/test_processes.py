@@ -63,11 +63,11 @@ def finish(process: subprocess.Popen[str]) -> list[list[str]]:
 
 def test_processes_write_one_log_and_learn_together(url: str, store_url: str, open_router: Open) -> None:
     router = open_router()
-    workers = [start(url, store_url, 40) for _ in range(4)]
+    workers = [start(url, store_url, 12) for _ in range(4)]
     told = [finish(worker) for worker in workers]
-    assert all(len(lines) == 120 for lines in told)
-    assert sum(belief["n"] for belief in router.beliefs().values()) == 160
-    assert len({line[1] for lines in told for line in lines if line[0] == "decision"}) == 160
+    assert all(len(lines) == 36 for lines in told)
+    assert sum(belief["n"] for belief in router.beliefs().values()) == 48
+    assert len({line[1] for lines in told for line in lines if line[0] == "decision"}) == 48
 
 
 def test_another_process_is_heard_without_being_asked(
