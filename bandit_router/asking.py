@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, TypedDict
 
 from bandit_router.events import FeedbackValue
+from bandit_router.log.comparing import VOTE, Comparison
 from bandit_router.log.hearing import Word
 from bandit_router.log.rows import digest
 from bandit_router.preference import Preference
@@ -131,6 +132,32 @@ def read_word(
         received=now,
         channel=_channel(options.get("channel")),
     )
+
+
+def read_comparison(
+    winner: str,
+    loser: str,
+    tie: bool,
+    options: Mapping[str, Any],  # Any: of each option's own type
+    *,
+    metrics: Mapping[str, Metric],
+    now: float,
+    pseudonyms: Pseudonyms | None = None,
+) -> Comparison:
+    """Return the two words that a comparison's arguments make; `Router.compare` says what is raised."""
+    if not isinstance(tie, bool):
+        raise TypeError(f"tie: expected true or false, got {type(tie).__name__}")
+    if options.get("conversation") is not None:
+        raise TypeError("compare: expected two decisions, got a conversation")
+    first, second = (
+        read_word(
+            check_name(side, of), VOTE, 0.5, options, metrics=metrics, now=now, pseudonyms=pseudonyms
+        )
+        for side, of in (("winner", winner), ("loser", loser))
+    )
+    if first.decision_id == second.decision_id:
+        raise ValueError("loser: expected another decision than the winner's")
+    return Comparison(winner=first, loser=second, tie=tie)
 
 
 def _known_as(what: str, name: object, pseudonyms: Pseudonyms | None) -> str:

@@ -90,6 +90,7 @@ METRICS: Mapping[str, Metric] = {
     "rating": Metric(),
     # Three judges on the same answers agree only so far (correlation .7).
     "judge": Metric(weight=0.5, limited=False),
+    "vote": Metric(weight=0.5),  # one side of a comparison: see `verdict`
     "comment": Metric(kind="text", weight=0.0),
 }
 
@@ -163,6 +164,35 @@ class Allowance:
     def charged(self, weight: float, *, now: float) -> Allowance:
         """Return what is used after a word of some weight."""
         return Allowance(used=self.used_at(now) + weight, at=max(self.at, now))
+
+
+def verdict(mean: float, *, tie: bool = False) -> tuple[float, float]:
+    """Return the rewards that the winner and the loser of a comparison get.
+
+    If each answer is good or bad by itself, and the good one wins, a win is a difference of one in quality, and
+    a tie is none. It says nothing about how good both are; so the two rewards lie around what both were
+    expected to be, as far apart as the interval from 0 to 1 allows: comparisons move models against each
+    other, and never all of them up or down.
+
+    Parameters
+    ----------
+    mean : float
+        What the two answers were expected to be worth, on average.
+
+    References
+    ----------
+    .. [1] Bradley and Terry, "Rank analysis of incomplete block designs", Biometrika 39 (1952).
+
+    Examples
+    --------
+    >>> verdict(0.75)
+    (1.0, 0.5)
+    >>> verdict(0.75, tie=True)
+    (0.75, 0.75)
+    """
+    level = min(max(mean, 0.0), 1.0)
+    apart = 0.0 if tie else min(level, 1.0 - level)
+    return level + apart, level - apart
 
 
 def find_metric(metrics: Mapping[str, Metric], name: object) -> Metric:

@@ -23,6 +23,7 @@ from bandit_router.asking import (
     FeedbackArguments,
     Messages,
     hash_of,
+    read_comparison,
     read_request,
     read_word,
 )
@@ -37,6 +38,7 @@ from bandit_router.events import Decision, Feedback, FeedbackValue, Model, Outco
 from bandit_router.features import FeatureExtractor, FittedFeatures
 from bandit_router.learner import Health
 from bandit_router.log import EventLog, pending, registration
+from bandit_router.log.comparing import compare
 from bandit_router.log.deciding import (
     Story,
     Turn,
@@ -390,13 +392,7 @@ class Router:
         worker = self._here()
         with within(worker.log.patience.timeout_s):
             heard = await worker.log.aresult(self._hear(worker, decision_id, name, value, options))
-            if heard.pending:
-                return heard
-            try:
-                await acommitted(worker.learner.catch_up(), remaining(worker.log.patience.timeout_s))
-            except BanditRouterError:
-                return heard  # durable; the learner applies it by itself
-            return replace(heard, applied=True)
+            return await _aapplied(worker, heard)
 
     def _hear(
         self,
@@ -413,6 +409,64 @@ class Router:
         of = word.decision_id or f"conversation {word.conversation}"
         limit = known.settings.rater_limit
         return worker.log.write(lambda c: pending.hear(c, known.name, word, metrics, limit), of=of)
+
+    def compare(
+        self, winner: str, loser: str, *, tie: bool = False, **options: Unpack[FeedbackArguments]
+    ) -> tuple[Feedback, Feedback]:
+        """Hear that one of two answers to the same question is the better one.
+
+        Each side becomes a word named "vote" about its decision, worth half an observation; both are
+        recorded, or neither. They move the two models against each other, and not both up or down
+        (`rewards.verdict`). A source that compares an answer again replaces what it said about it before;
+        each side is retracted by its own id.
+
+        Parameters
+        ----------
+        winner, loser : str
+            Decisions of this router.
+        tie : bool
+            Neither is better.
+        **options
+            As in `feedback`, but for ``conversation``; a ``key`` holds for both.
+
+        Returns
+        -------
+        winner, loser : Feedback
+
+        Raises
+        ------
+        UnknownDecisionError, ConflictError, LogUnavailableError
+            As in `feedback`; a decision that is not visible yet is asked for again later.
+        TypeError, ValueError
+            A malformed argument, or twice the same decision.
+        """
+        worker = self._here()
+        with within(worker.log.patience.timeout_s):
+            first, second = worker.log.result(self._compare(worker, winner, loser, tie, options))
+            return _applied(worker, first), _applied(worker, second)
+
+    async def acompare(
+        self, winner: str, loser: str, *, tie: bool = False, **options: Unpack[FeedbackArguments]
+    ) -> tuple[Feedback, Feedback]:
+        """As `compare`, without blocking the event loop."""
+        worker = self._here()
+        with within(worker.log.patience.timeout_s):
+            both = await worker.log.aresult(self._compare(worker, winner, loser, tie, options))
+            return await _aapplied(worker, both[0]), await _aapplied(worker, both[1])
+
+    def _compare(
+        self,
+        worker: Worker,
+        winner: str,
+        loser: str,
+        tie: bool,
+        options: Mapping[str, Any],  # of each option's own type
+    ) -> Future[tuple[Feedback, Feedback]]:
+        known, now = worker.learner.view.registration, round(worker.plan.clock(), 6)
+        metrics, limit = known.settings.metrics, known.settings.rater_limit
+        people = worker.plan.pseudonyms
+        said = read_comparison(winner, loser, tie, options, metrics=metrics, now=now, pseudonyms=people)
+        return worker.log.write(lambda c: compare(c, known.name, said, metrics, limit), of=winner)
 
     def retract(self, feedback_id: str, *, channel: Channel | None = None) -> Feedback:
         """Take one word back: its evidence is subtracted, and nothing said before it returns.
@@ -763,6 +817,16 @@ def _applied(worker: Worker, heard: Feedback) -> Feedback:
         return heard
     try:
         committed(worker.learner.catch_up(), remaining(worker.log.patience.timeout_s))
+    except BanditRouterError:
+        return heard  # durable; the learner applies it by itself
+    return replace(heard, applied=True)
+
+
+async def _aapplied(worker: Worker, heard: Feedback) -> Feedback:
+    if heard.pending:
+        return heard
+    try:
+        await acommitted(worker.learner.catch_up(), remaining(worker.log.patience.timeout_s))
     except BanditRouterError:
         return heard  # durable; the learner applies it by itself
     return replace(heard, applied=True)

@@ -316,16 +316,16 @@ def feedback_router(
     ) -> FeedbackAnswer:
         """Hear one word about an answer."""
         word = _Word.of(body, speaker, key=idempotency_key)
-        _check(await counting.refusals(speaker, [word.source]))
+        check_all(await counting.refusals(speaker, [word.source]))
         (router,) = await _routers_of(finder, [word])
         heard = await word.say_to(router, speaker)
-        response.status_code = _status(heard)
-        return _answer(heard)
+        response.status_code = status_of(heard)
+        return answer_of(heard)
 
     @api.post(BATCH_PATH, responses=errors(415, 422))
     async def batch(body: BatchBody, speaker: Annotated[Caller, who]) -> BatchAnswer:
         """Hear many words; each is answered on its own, in order."""
-        _check_speaks(speaker)
+        check_speaks(speaker)
         words = await _counted([_read_item(item, speaker) for item in body.items], speaker, counting)
         good = [word for word in words if isinstance(word, _Word)]
         routers = iter(await _routers_of(finder, good))
@@ -344,8 +344,8 @@ def feedback_router(
         feedback_id: Annotated[Name, Path()], speaker: Annotated[Caller, who]
     ) -> RetractAnswer:
         """Take one word back: its evidence is subtracted."""
-        _check_speaks(speaker)
-        _check(await counting.refusals(speaker, [speaker.source]))
+        check_speaks(speaker)
+        check_all(await counting.refusals(speaker, [speaker.source]))
         router = await finder.of_feedback(feedback_id)
         word = await asyncio.to_thread(router.find_feedback, feedback_id)
         _check_may_retract(router, speaker, word)
@@ -394,12 +394,10 @@ class _Word:
 def _source(body: FeedbackBody, speaker: Caller) -> str | None:
     """In whose name a caller speaks."""
     if speaker.token is None:
-        _check_speaks(speaker)
+        check_speaks(speaker)
         if not speaker.may("judge" if body.name == "judge" else "feedback"):
             raise RefusedError("not_allowed", f"this key may not say {body.name!r}", param="name")
-        if speaker.source is not None and body.source not in (None, speaker.source):
-            raise RefusedError("not_allowed", "the caller is another", param="source")
-        return speaker.source or body.source
+        return speaks_as(speaker, body.source)
     if body.decision_id != speaker.token.decision_id:
         raise RefusedError("not_allowed", "the token is about another decision", param="decision_id")
     if body.name not in MAY_SAY:
@@ -410,12 +408,27 @@ def _source(body: FeedbackBody, speaker: Caller) -> str | None:
     return Pseudonym(speaker.token.source)  # we have signed it: it is what the user is kept as
 
 
-def _check_speaks(speaker: Caller) -> None:
+def speaks_as(speaker: Caller, named: str | None) -> str | None:
+    """Return in whose name the holder of a key speaks, where the body names somebody.
+
+    Raises
+    ------
+    RefusedError
+        The key speaks for another.
+    """
+    if speaker.source is not None and named not in (None, speaker.source):
+        raise RefusedError("not_allowed", "the caller is another", param="source")
+    return speaker.source or named
+
+
+def check_speaks(speaker: Caller) -> None:
+    """Raise RefusedError for a key that may neither speak nor grade."""
     if speaker.token is None and not speaker.may("feedback", "judge"):
         raise RefusedError("not_allowed", "expected a key with scope feedback")
 
 
-def _check(refusals: Sequence[RefusedError | None]) -> None:
+def check_all(refusals: Sequence[RefusedError | None]) -> None:
+    """Raise the first refusal."""
     for refusal in refusals:
         if refusal is not None:
             raise refusal
@@ -467,7 +480,7 @@ async def _say(word: _Word, router: Router, speaker: Caller) -> ItemAnswer | Ite
         heard = await word.say_to(router, speaker)
     except BanditRouterError as error:
         return _item_error(error)
-    return ItemAnswer(status=_status(heard), **_answer(heard).model_dump())
+    return ItemAnswer(status=status_of(heard), **answer_of(heard).model_dump())
 
 
 def _item_error(error: Exception) -> ItemError:
@@ -475,11 +488,13 @@ def _item_error(error: Exception) -> ItemError:
     return ItemError(status=status, error=problem)
 
 
-def _status(heard: Feedback) -> int:
+def status_of(heard: Feedback) -> int:
+    """Return 200 for what is in the beliefs, and 202 for what will be."""
     return 200 if heard.applied else 202
 
 
-def _answer(heard: Feedback) -> FeedbackAnswer:
+def answer_of(heard: Feedback) -> FeedbackAnswer:
+    """Return one word as it is answered."""
     reward = heard.reward
     return FeedbackAnswer(
         id=heard.id,

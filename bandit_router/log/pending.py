@@ -82,7 +82,7 @@ def hear(
     looked_for = {"of": decision_id, "router_name": router}
     decision = connection.execute(_DECISION, looked_for).mappings().first()
     if decision is None:
-        if _may_appear(connection, router, decision_id, word.received):
+        if may_appear(connection, router, decision_id, word.received):
             return _hold(connection, router, decision_id, word)
         raise no_decision(connection, router, decision_id)
     if decision["closed"]:
@@ -125,7 +125,7 @@ def report(
             now=now,
         )
     except UnknownDecisionError as error:
-        if _may_appear(connection, router, decision_id, now):
+        if may_appear(connection, router, decision_id, now):
             raise LogUnavailableError(f"log: decision {decision_id!r} is not there yet") from error
         raise
 
@@ -221,7 +221,7 @@ def _said_under(connection: sa.Connection, router: str, conversation: str, key: 
     return connection.execute(statement).scalar()
 
 
-def _may_appear(connection: sa.Connection, router: str, decision_id: str, now: float) -> bool:
+def may_appear(connection: sa.Connection, router: str, decision_id: str, now: float) -> bool:
     """Whether a decision of this id may be on its way: one just made, that no other router has."""
     made = id_time(decision_id)
     if made is None or not now - YOUNG_S < made <= now + AHEAD_S:

@@ -32,6 +32,7 @@ from bandit_router.service.receiving import Whole
 from bandit_router.service.routes import decision_routes
 from bandit_router.service.tracing import Traced, start_tracing
 from feedback.api import BATCH_LIMIT, BATCH_PATH, TOGETHER, feedback_router
+from feedback.comparing import comparison_router
 from feedback.thresholds import thresholds_from_json
 
 logger = logging.getLogger(__name__)
@@ -99,8 +100,9 @@ def create_app(config: Config, *, loopback: bool = False) -> FastAPI:
 
 
 def _routes_of(desk: Desk, limiter: Limiter) -> tuple[APIRouter, ...]:
-    feedback = feedback_router(desk, caller=who, limiter=limiter)
-    return decision_routes(desk, limiter), feedback, admin_routes(desk)
+    doors = (feedback_router, comparison_router)
+    spoken = (door(desk, caller=who, limiter=limiter) for door in doors)
+    return decision_routes(desk, limiter), *spoken, admin_routes(desk)
 
 
 @asynccontextmanager

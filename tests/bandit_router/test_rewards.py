@@ -174,7 +174,7 @@ def test_bounds_become_floats() -> None:
 
 def test_find_metric_names_those_there_are() -> None:
     assert find_metric(METRICS, "thumb") is METRICS["thumb"]
-    with pytest.raises(ValueError, match="one of comment, judge, rating, thumb, got 'stars'"):
+    with pytest.raises(ValueError, match="one of comment, judge, rating, thumb, vote, got 'stars'"):
         find_metric(METRICS, "stars")
     with pytest.raises(TypeError, match="name"):
         find_metric(METRICS, 5)
