@@ -32,8 +32,8 @@ class Plan:
         What users are kept as.
     """
 
-    url: str
-    store: str | PosteriorStore
+    url: str = field(repr=False)  # a password may be in a URL
+    store: str | PosteriorStore = field(repr=False)
     router: str
     clock: Callable[[], float]
     seed: int | None = None

@@ -100,7 +100,7 @@ def test_the_same_sequence_is_answered_alike(redis_url: str) -> None:
 
 def test_what_stands_in_redis_is_bounded_and_not_trusted(own_redis: RedisServer) -> None:
     async def run() -> None:
-        buckets = SharedBuckets(own_redis.url + "?timeout=1", patience_s=PATIENCE_S)
+        buckets = SharedBuckets(own_redis.url + "?timeout=1&slow=0.9", patience_s=PATIENCE_S)
         one = bucket(burst=3)
         with own_redis.client() as redis:
             assert await buckets.take([[one]]) == [None]
