@@ -133,7 +133,7 @@ def test_whoever_is_cut_off_alone_goes_on_with_its_last_beliefs(
     hear(one, 6)
     until_well(6, *pair)
     links[0].turn(CUT)
-    until(lambda: one.health().store is not None, 3.0, one.health)
+    until(lambda: one.health().store is not None, BACK_S, one.health)
     assert not any(hear(one, 5))
     assert any(hear(two, 5))
     until_well(16, two)  # what the other heard is in the log, and so in these beliefs
@@ -175,7 +175,7 @@ def test_what_is_changed_or_asked_meanwhile_needs_no_redis(
     hear(router, 3)
     router.feedback(decision.id, "thumb", True)
     own_redis.stop()
-    until(lambda: router.health().store is not None, 5.0, router.health)
+    until(lambda: router.health().store is not None, BACK_S, router.health)
     router.report(decision.id, Outcome(output_tokens=10))
     assert router.configure(policy=Uniform()).policy == Uniform()
     assert sum(belief["n"] for belief in router.beliefs().values()) == 4  # the last beliefs
