@@ -220,8 +220,8 @@ class Config:
         By which users are kept as keyed hashes.
     """
 
-    log: str = "sqlite:///bandit_router.db"
-    store: str = "memory://"
+    log: str = field(default="sqlite:///bandit_router.db", repr=False)  # a password may be in a URL
+    store: str = field(default="memory://", repr=False)
     router: str = "default"
     journal: str | None = None
     log_timeout_s: float = 5.0

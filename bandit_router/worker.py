@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -31,8 +32,8 @@ class Plan:
         What users are kept as.
     """
 
-    url: str
-    store: str | PosteriorStore
+    url: str = field(repr=False)  # a password may be in a URL
+    store: str | PosteriorStore = field(repr=False)
     router: str
     clock: Callable[[], float]
     seed: int | None = None
@@ -78,10 +79,9 @@ class Worker:
 
     def close(self) -> None:
         """Drain and stop the threads, keep a checkpoint, disconnect."""
-        try:
-            self.learner.close()
+        with ExitStack() as rest:  # from below; what fails holds up none of it
+            rest.callback(self.log.close)
+            rest.callback(self.learner.join)
             if self.own_store:
-                self.store.close()
-            self.learner.join()
-        finally:
-            self.log.close()
+                rest.callback(self.store.close)
+            self.learner.close()

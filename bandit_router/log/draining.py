@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import wait
 from contextlib import suppress
 from dataclasses import dataclass
@@ -74,22 +74,34 @@ def record_kept(connection: sa.Connection, kept: Sequence[Kept]) -> None:
         for table, row in one.rows
     ]
     rows += [(t.decision_keys.name, row) for row in keyed.values()]
-    for name in dict.fromkeys(name for name, _ in rows):
-        found = [row for of_table, row in rows if of_table == name]
-        connection.execute(sa.insert(t.metadata.tables[name]), found)
+    # One statement has the columns of its first row: a row with others has one of its own.
+    for name, columns in dict.fromkeys((name, frozenset(row)) for name, row in rows):
+        alike = [row for of_table, row in rows if of_table == name and row.keys() == columns]
+        connection.execute(sa.insert(t.metadata.tables[name]), alike)
 
 
 def _erase(connection: sa.Connection, gone: Sequence[str]) -> None:
-    """Let decisions go whose commits were given up, and came after their users had been erased."""
-    learnt = sa.exists().where(
-        t.rewards.c.decision_id == t.decisions.c.id
-    )  # these were erased as others are
-    there = sa.select(t.decisions.c.id).where(t.decisions.c.id.in_(gone), ~learnt)
-    found = list(connection.execute(there).scalars()) if gone else []
+    """Let decisions go whose commits were given up, and came after their users had been erased.
+
+    What was learnt from one meanwhile can only be taken back by another erasure, which is asked for.
+    """
+    c = t.decisions.c
+    there = _which(connection, c.id, gone)
+    learnt = _which(connection, t.rewards.c.decision_id, there)
+    learnt |= _which(connection, t.outcomes.c.decision_id, there)
+    for one in sorted(learnt):
+        logger.error("decision %s came after its user was erased, and was learnt from: erase again", one)
+    found = there - learnt
     if found:
-        for table in (t.texts, t.decision_keys):
+        for table in (t.texts, t.feedback, t.judgements, t.decision_keys):
             connection.execute(sa.delete(table).where(table.c.decision_id.in_(found)))
-        connection.execute(sa.delete(t.decisions).where(t.decisions.c.id.in_(found)))
+        connection.execute(sa.update(t.decisions).where(c.head.in_(found)).values(head=None))
+        connection.execute(sa.delete(t.decisions).where(c.id.in_(found)))
+
+
+def _which(connection: sa.Connection, column: sa.Column[str], ids: Collection[str]) -> set[str]:
+    """Which of some decisions a column names."""
+    return set(connection.execute(sa.select(column).where(column.in_(ids))).scalars()) if ids else set()
 
 
 def without_erased(connection: sa.Connection, kept: Sequence[Kept]) -> Sequence[Kept]:

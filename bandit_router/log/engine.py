@@ -70,12 +70,16 @@ def connect(url: str) -> sa.Engine:
         if parsed.get_backend_name() == "postgresql":
             return _postgresql(parsed)
         raise SettingsError(f"log: expected sqlite or postgresql, got {parsed.get_backend_name()!r}")
-    except ArgumentError as error:
-        hint = "expected a URL such as sqlite:///chat.db"
-        raise SettingsError(f"log: {hint}, got {str(url)!r:.80}") from error
+    except SettingsError:  # a ValueError too
+        raise
     except (NoSuchModuleError, ModuleNotFoundError) as error:
         hint = "pip install 'bandit-router[postgres]'; SQLite needs nothing"
         raise SettingsError(f"log: {error}: its driver must be installed: {hint}") from error
+    except (ArgumentError, ValueError):
+        # Without a cause, and without saying what came: a password may be in it.
+        raise SettingsError(
+            "log: expected a URL such as sqlite:///chat.db or postgresql://user@host:5432/name"
+        ) from None
 
 
 def _sqlite(url: sa.URL) -> sa.Engine:

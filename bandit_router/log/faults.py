@@ -9,6 +9,7 @@ from sqlalchemy.exc import (
     InterfaceError,
     InvalidRequestError,
     OperationalError,
+    StatementError,
     TimeoutError,
 )
 
@@ -57,5 +58,16 @@ def fatal_in(error: BaseException) -> BaseException | None:
     while found is not None:
         if isinstance(found, Exception) and (is_away(found) or is_busy(found)):
             return found
-        found = found.__context__
+        found = _before(found)
     return None
+
+
+def _before(error: BaseException) -> BaseException | None:
+    """The error that came before; what is wrong with values that were never sent is none of the database's."""
+    if (
+        isinstance(error, StatementError)
+        and not isinstance(error, DBAPIError)
+        and error.orig is not None
+    ):
+        return error.orig.__context__
+    return error.__context__

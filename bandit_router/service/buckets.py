@@ -176,7 +176,7 @@ class SharedBuckets:
     """
 
     def __init__(self, url: str, *, patience_s: float = PATIENCE_S) -> None:
-        self._url, self._patience_s = _without_timeout(url), patience_s
+        self._url, self._patience_s = _without_limits(url), patience_s
         self._breaker = Breaker(slow_s=patience_s)
         self._turns = asyncio.Semaphore(CALLS)
         self._client: Any = None  # Any: of a server or a cluster; their types say little of answers
@@ -253,8 +253,8 @@ async def _connected(url: str) -> Any:  # Any: as in `SharedBuckets`
     return redis.asyncio.RedisCluster.from_url(url, retry=Retry(NoBackoff(), 1), protocol=2)
 
 
-def _without_timeout(url: str) -> str:
-    """A store's URL as the driver takes it: the time limit is another one here."""
+def _without_limits(url: str) -> str:
+    """A store's URL as the driver takes it: the time limits are others here."""
     base, _, query = url.partition("?")
-    options = [(name, value) for name, value in parse_qsl(query) if name != "timeout"]
+    options = [(name, value) for name, value in parse_qsl(query) if name not in ("timeout", "slow")]
     return f"{base}?{urlencode(options)}" if options else base

@@ -47,11 +47,12 @@ def open_store(url: str) -> PosteriorStore:
     SettingsError
         No such kind of store, a bad URL, or the driver is not installed.
     """
-    kind = url.partition("://")[0]
+    kind, found, _ = url.partition("://")
     if kind == "memory":
         return MemoryStore()
     if kind not in ("redis", "rediss", "unix"):
-        raise SettingsError(f"store: expected memory:// or redis://, got {kind!r}")
+        got = f", got {kind!r}" if found else ""  # else a password may be in it
+        raise SettingsError(f"store: expected memory:// or redis://{got}")
     try:
         from bandit_router.store.redis import RedisStore  # an extra, and not needed by most
     except ModuleNotFoundError as error:

@@ -21,7 +21,9 @@ class Weather:
     Attributes
     ----------
     delay_s : float
-        How long every piece is held back, give or take a half [s].
+        How long every piece is held back, on average [s].
+    spread : float
+        By which share of itself a delay may differ from that.
     bytes_per_s : float, optional
         How fast they flow.
     cut : bool
@@ -31,6 +33,7 @@ class Weather:
     """
 
     delay_s: float = 0.0
+    spread: float = 0.5
     bytes_per_s: float | None = None
     cut: bool = False
     swallows_requests: bool = False
@@ -115,7 +118,8 @@ class Link:
             while piece := await reader.read(CHUNK):
                 weather = self.weather
                 if weather.delay_s:
-                    await asyncio.sleep(weather.delay_s * self._rng.uniform(0.5, 1.5))
+                    share = weather.spread
+                    await asyncio.sleep(weather.delay_s * self._rng.uniform(1 - share, 1 + share))
                 if weather.bytes_per_s:
                     await asyncio.sleep(len(piece) / weather.bytes_per_s)
                 now = self.weather

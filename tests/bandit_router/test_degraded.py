@@ -360,10 +360,10 @@ class Clients:
         for thread in self._threads:
             thread.join()
 
-    def wait_for(self, decisions: int) -> None:
-        """Wait until so many were made."""
+    def wait_for(self, decisions: int, *, reason: str | None = None) -> None:
+        """Wait until so many were made, for a reason or at all."""
         deadline = time.monotonic() + 60
-        while len(self.made) < decisions:
+        while sum(reason in (None, decision.reason) for decision in self.made) < decisions:
             assert time.monotonic() < deadline, self.errors
             time.sleep(0.01)
 
@@ -415,6 +415,7 @@ def test_a_postgresql_that_dies_and_comes_back(open_router: Open, own_postgres: 
         clients.wait_for(15)
         own_postgres.kill()
         time.sleep(1.5)
+        clients.wait_for(11, reason="degraded")
         own_postgres.start()
         returned(router)
         time.sleep(0.3)
@@ -439,6 +440,7 @@ def test_a_postgresql_that_does_not_answer_holds_nobody(
         clients.wait_for(15)
         with standing_still(own_postgres) if fault == "stopped" else bad_weather(link, fault):
             time.sleep(1.0 + SLACK_S + 1.0)
+            clients.wait_for(11, reason="degraded")
         returned(router)
         time.sleep(0.3)
         assert not clients.errors

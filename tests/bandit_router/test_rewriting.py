@@ -130,6 +130,42 @@ def test_only_plain_means_survive_what_is_out_of_reach(
         assert sum(np.abs(sums.A).sum() for sums in both) > sum(sums.n for sums in both)
 
 
+def test_an_erasure_that_comes_after_a_reset_brings_nothing_back(
+    open_router: Open, url: str, tmp_path: Path
+) -> None:
+    clock, folder = Clock(), tmp_path / "archive"
+    with clock.in_force():
+        router = open_router()
+        talk(router, clock, weeks=1)
+        clock.wait(1.1)
+        archive(url, folder, clock)
+        folder.rename(tmp_path / "away")
+        assert router.forget_user("user:1").archives_pending == 1
+        (tmp_path / "away").rename(folder)
+        clock.wait(0.1)
+        for model in router.models:
+            router.put_model(model, reset=True)
+        assert counted(router)["small n"] == counted(router)["large n"] == 0.0
+        with EventLog.open(url) as log:  # before any worker has kept a new checkpoint
+            assert erase_archived(log, now=clock.now).decisions == 2
+        found = counted(router)
+        assert found["small n"] == found["large n"] == 0.0
+
+
+def left_over(folder: Path) -> list[Path]:
+    """Files that a run which died has left in each archive."""
+    texts = list(folder.glob("texts/*/*.parquet"))
+    names = [path.name.rpartition("-")[0] for path in texts]
+    left = [
+        path.with_name(name)
+        for path, start in zip(texts, names, strict=True)
+        for name in (f"{start}-99.parquet", f".{start}-99.parquet.tmp")
+    ]
+    for path in left:
+        path.write_bytes(b"somebody's words")
+    return left
+
+
 def test_texts_expire_in_archives_too(open_router: Open, url: str, tmp_path: Path) -> None:
     clock, folder = Clock(), tmp_path / "archive"
     with clock.in_force():
@@ -141,7 +177,9 @@ def test_texts_expire_in_archives_too(open_router: Open, url: str, tmp_path: Pat
             assert expire_archived(log, now=clock.now) == 0
             router.configure(text_retention=timedelta(days=15))
             assert expire_archived(log, now=clock.now) == 5
+            left = left_over(folder)
             assert expire_archived(log, now=clock.now) == 0
+            assert not any(path.exists() for path in left)
         assert dataset.dataset(folder / "texts").to_table().num_rows == 7
         assert dataset.dataset(folder / "decisions").to_table().num_rows == 12
         router.rebuild()

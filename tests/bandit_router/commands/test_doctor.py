@@ -206,6 +206,24 @@ def test_a_store_that_is_away(embedded: Config) -> None:
     assert told(replace(embedded, store="redis://localhost:1/0"), "beliefs")[0][0] == "unseen"
 
 
+def test_a_bad_url_is_a_finding_and_no_password_is_in_it(embedded: Config, servers: Config) -> None:
+    at = servers.log.split("@")[1]
+    for places, check, state in (
+        ({"store": "redis://:hunter2@localhost:port/0"}, "store", "problem"),
+        ({"store": "redis://localhost:1/0?password=hunter2"}, "store", "problem"),
+        ({"store": "redis:hunter2"}, "store", "problem"),
+        ({"log": "postgresql://u:hunter2@localhost:port/x"}, "log", "problem"),
+        ({"log": "postgres:hunter2@localhost/x"}, "log", "problem"),
+        ({"log": "postgresql://localhost:1/x?password=hunter2"}, "log", "problem"),
+        ({"log": f"postgresql://{at}?user=postgres&password=hunter2"}, "log", "ok"),
+    ):
+        config = replace(embedded, **places)  # type: ignore[arg-type]  # texts
+        found = findings(config)
+        assert [finding.state for finding in found if finding.check == check] == [state]
+        assert ("unseen" in [f.state for f in found if f.check == "routers"]) == (state == "problem")
+        assert "hunter2" not in f"{found} {config}"
+
+
 @pytest.fixture
 def client(servers: Config) -> Iterator[redis.Redis]:
     """What a Redis is changed by, and changed back."""

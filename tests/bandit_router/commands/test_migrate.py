@@ -71,6 +71,12 @@ def test_a_log_that_is_not_there_is_not_made_by_a_check(url: str, tmp_path: Path
     assert list(tmp_path.iterdir()) == []
 
 
+def test_no_password_is_told(postgres_url: str) -> None:
+    done = migrate(f"{postgres_url}?password=hunter2")
+    assert f"has schema {HEAD}" in done.stdout
+    assert "hunter2" not in done.output
+
+
 def test_a_log_of_a_later_version_is_left_alone(url: str) -> None:
     migrate(url)
     execute(url, "UPDATE alembic_version SET version_num = '9999'")

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,24 @@ def test_it_shows_archives_checks_and_tells_machines(
     next((tmp_path / "moved").glob("texts/*/*.parquet")).write_bytes(b"")
     with pytest.raises(ArchiveError, match="damaged"):
         invoke("--log", url, "--check")
+
+
+def test_check_alone_changes_nothing(
+    old: list[str], open_router: Open, url: str, tmp_path: Path
+) -> None:
+    folder, away = tmp_path / "archive", tmp_path / "away"
+    invoke("--log", url, "--archive", folder)
+    folder.rename(away)
+    router = open_router(text_retention=timedelta(days=1), apply=True)
+    assert router.forget_user("user:1").archives_pending == 3
+    away.rename(folder)
+    (first, *_) = folder.glob("texts/*/*.parquet")
+    first.with_name(f".{first.name}.tmp").touch()  # a run that died has left it
+    before = {path: path.is_file() and path.read_bytes() for path in folder.rglob("*")}
+    assert "Nothing was archived" in invoke("--log", url, "--check")
+    assert {path: path.is_file() and path.read_bytes() for path in folder.rglob("*")} == before
+    assert "6 decisions" in invoke("--log", url, "--erasures")
+    assert {path: path.is_file() and path.read_bytes() for path in folder.rglob("*")} != before
 
 
 def test_it_asks_where_to(url: str, old: list[str]) -> None:

@@ -73,7 +73,7 @@ def test_it_says_where_it_listens_and_leaves_the_log_in_order(
 def test_off_loopback_nothing_goes_without_a_key(serve: Callable[..., Serving]) -> None:
     serving = serve("--host", "0.0.0.0")
     assert "every call needs a key" in serving.said
-    until(lambda: "keys create" in serving.stderr.read_text(), "it did not say so", 5)
+    until(lambda: "keys create" in serving.stderr.read_text(), "it did not say so")
     assert serving.get("/healthz").json() == {"status": "ok"}
     assert serving.get("/readyz").json() == {"status": "ok"}
     for path in ("/metrics", "/openapi.json", "/v1/routers"):
@@ -170,8 +170,9 @@ def stalled(serving: Serving) -> socket.socket:
     """A request that is under way and goes no further."""
     client = socket.create_connection(("127.0.0.1", serving.port))
     head = "POST /v1/decisions HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
-    client.sendall(f"{head}content-length: 16\r\n\r\n{{".encode())
-    time.sleep(0.5)
+    client.sendall(f"{head}expect: 100-continue\r\ncontent-length: 16\r\n\r\n".encode())
+    assert client.recv(1_000).startswith(b"HTTP/1.1 100")  # it is being read
+    client.sendall(b"{")
     return client
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sqlite3
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import count
@@ -325,10 +326,35 @@ def test_a_place_that_does_not_exist_is_refused(tmp_path: Path) -> None:
         EventLog.open(f"sqlite:///{tmp_path / 'nowhere' / 'chat.db'}")
 
 
-@pytest.mark.parametrize("url", ["", "nonsense", "mongodb://x", "sqlite:///x.db?synchronous=OFF"])
-def test_a_bad_url_is_refused(url: str) -> None:
-    with pytest.raises(SettingsError):
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "nonsense",
+        "mongodb://u:hunter2@x",
+        "sqlite:///x.db?synchronous=OFF",
+        "postgres:hunter2@host/db",
+        "postgresql://u:hunter2@host:port/db",
+        "postgresql://u:hunter2@[::1/db",
+        "postgresql+nope://u:hunter2@host/db",
+    ],
+)
+def test_a_bad_url_is_refused_without_telling_it(url: str) -> None:
+    with pytest.raises(SettingsError) as caught:
         EventLog.open(url)
+    assert "hunt" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_password_is_not_shown_wherever_it_stands_in_the_url(postgres_url: str) -> None:
+    user, at = postgres_url.split("://")[1].split("@")
+    for url in (
+        f"postgresql://{user}:hunter2@{at}",
+        f"postgresql://{user}@{at}?password=hunter2",
+        f"postgresql://{at}?user={user}&password=hunter2",
+    ):
+        with EventLog.open(url) as log:
+            assert "hunter2" in log.url
+            assert "hunter2" not in repr(log)
 
 
 @pytest.mark.parametrize(("query", "level"), [("", 1), ("?synchronous=FULL", 2)])

@@ -136,6 +136,21 @@ def test_a_folder_that_all_may_write_to_is_refused(open_journal: Open, folder: P
         open_journal().keep(rows("a"))
 
 
+def test_nothing_is_taken_from_where_others_could_have_put_it(open_journal: Open, folder: Path) -> None:
+    first = open_journal()
+    first.keep(rows("a"))
+    first.close()
+    journal = open_journal(limit_bytes=1_000)
+    folder.chmod(0o777)
+    assert held_after_adoption(journal) == []
+    (path,) = folder.iterdir()
+    path.write_bytes(path.read_bytes() * 100)
+    with pytest.raises(LogUnavailableError, match="all may write"):  # nor is what lies there counted
+        journal.keep(rows("b"))
+    folder.chmod(0o700)
+    assert held_after_adoption(journal) == ["a"] * 100
+
+
 def test_a_disk_that_is_full_takes_back_what_was_half_written(
     open_journal: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -29,11 +29,11 @@ def test_a_transaction_ends_when_its_time_is_over(postgres_url: str) -> None:
 def test_a_server_that_keeps_silent_is_given_up(
     postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(waiting, "SILENCE_S", 0.4)
+    monkeypatch.setattr(waiting, "SILENCE_S", 1.0)
     with EventLog.open(postgres_url) as log:
         with pytest.raises(LogUnavailableError, match="nothing for"):
-            log.write(sleeping(20)).result(10)
-        for _ in range(3):  # it has said something in between
-            log.write(lambda c: [sleeping(0.25)(c) for _ in range(3)]).result(10)
+            log.write(sleeping(60)).result(20)
+        # All in all longer, and it has said something in between.
+        log.write(lambda c: [sleeping(0.4)(c) for _ in range(4)]).result(20)
         many = sa.text("SELECT sum(i) FROM generate_series(1, 300000) AS i")
         assert log.read(lambda c: c.execute(many).scalar()) == 300_000 * 300_001 // 2

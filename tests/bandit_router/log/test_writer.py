@@ -84,6 +84,20 @@ def test_one_bad_job_undoes_only_itself(log: EventLog) -> None:
     assert versions(log) == {"a", "b"}
 
 
+def test_values_that_cannot_be_sent_say_nothing_of_the_log(log: EventLog) -> None:
+    def lacks_a_column(connection: sa.Connection) -> None:
+        whole = row("x")[1]
+        connection.execute(sa.insert(extractors), [whole, {"version": "y", "at_us": 0}])
+
+    gate = Gate(log)
+    before, job, after = log.insert(row("a")), log.write(lacks_a_column), log.insert(row("b"))
+    gate.go.set()
+    before.result(10), after.result(10)
+    with pytest.raises(LogUnavailableError, match=r"refused: .*A value is required"):
+        job.result(10)
+    assert versions(log) == {"a", "b"}
+
+
 def test_a_job_sees_what_came_before_it(log: EventLog) -> None:
     gate = Gate(log)
     count = sa.select(sa.func.count()).select_from(extractors)

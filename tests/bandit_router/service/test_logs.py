@@ -50,6 +50,7 @@ async def play(inside: httpx.AsyncClient) -> list[httpx.Response]:
         await inside.get(f"/nowhere/{SECRET}?query={SECRET}"),
         await inside.delete(f"/v1/users/{SECRET}"),
         await inside.post("/v1/decisions", json={"prompt": "x"}, headers=key),
+        await inside.get(f"/v1/decisions/{SECRET}"),
     ]
 
 
@@ -73,6 +74,10 @@ def test_each_request_is_one_line_without_what_anybody_wrote(url: str, lines: Li
     assert told[0]["route"] == "/v1/decisions"
     assert told[4]["route"] == "/v1/users/{user:path}"
     assert told[3]["route"] == "other"
+    assert (told[6]["status"], told[6].get("decision_id")) == (
+        404,
+        None,
+    )  # what is no id may be anything
     assert 0 < told[0]["took_ms"] < 60_000
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from serving import until
 
 from bandit_router import Model
 from bandit_router.config import Config, Service
@@ -273,11 +274,12 @@ def test_idle_connections_beyond_the_limit(run: Callable[..., Running]) -> None:
 def test_a_gentle_end(run: Callable[..., Running]) -> None:
     """Who has connected is served; who keeps a connection is told to leave it; nobody new comes in."""
     running = run(receive_s=10.0, keep_alive_s=30)
+    before = running.held()[0]
     fresh = connect(running)
     kept = connect(running, WHOLE)
     assert status(kept.recv(65536)) == 200
     begun = connect(running, WHOLE[:-3])
-    time.sleep(0.2)
+    until(lambda: running.held()[0] == before + 3, "not all are connected")
     running.server.should_exit = True
     for _ in range(200):
         try:

@@ -202,6 +202,7 @@ def test_nobody_is_quoted(tmp_path: Path, own_postgres: PostgresServer, own_redi
 def test_keys_and_passwords_are_not_in_what_is_shown(tmp_path: Path) -> None:
     from bandit_router.config import read_config
     from bandit_router.store import open_store
+    from bandit_router.worker import Plan
 
     secret = "xq7zmark"
     store = open_store(f"redis://:{secret}@localhost:1/0")  # not connected
@@ -211,6 +212,10 @@ def test_keys_and_passwords_are_not_in_what_is_shown(tmp_path: Path) -> None:
         with pytest.raises(ValueError) as told:
             open_store(url)
         assert secret not in str(told.value)
-    config = read_config(environ={"USERS": secret * 4, "BANDIT_ROUTER_USER_KEY_ENV": "USERS"})
+    url = f"postgresql://u:{secret}@localhost:1/x"
+    plan = Plan(url=url, store=f"redis://:{secret}@localhost:1/0", router="default", clock=time.time)
+    assert secret not in repr(plan)
+    environ = {"USERS": secret * 4, "BANDIT_ROUTER_USER_KEY_ENV": "USERS", "BANDIT_ROUTER_LOG": url}
+    config = read_config(environ=environ)
     assert config.user_key == (secret * 4).encode()
     assert secret not in repr(config)

@@ -123,4 +123,7 @@ def test_open_store() -> None:
     for url in ("", "disk://x", "memory"):
         with pytest.raises(SettingsError, match="store: expected memory://"):
             open_store("file" if url == "memory" else url)
+    with pytest.raises(SettingsError) as caught:
+        open_store("redis:hunter2@localhost")
+    assert "hunter2" not in str(caught.value)
     assert np.isfinite(count(opened()))

@@ -171,17 +171,17 @@ def test_large_appends_come_in_pieces_and_call_for_a_snapshot(
 def test_an_append_of_many_pieces_gives_up_in_time_and_goes_on_where_it_was(
     own_redis: RedisServer, open_redis: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bandit_router.store.redis._PATIENCE", 0.5)
+    monkeypatch.setattr("bandit_router.store.redis._PATIENCE", 0.06)
     link = Link(own_redis.port, seed=1)
     with linked(link):
-        store = open_redis(f"redis://127.0.0.1:{link.port}/0?timeout=0.6")
+        store = open_redis(f"redis://127.0.0.1:{link.port}/0?timeout=5")
         store.replace("r", begin())
         told = deltas(1, 6_000)  # in 6 pieces
         link.turn(Weather(delay_s=0.08))  # some hundred thousand bytes come in several pieces too
         begun = time.monotonic()
         with pytest.raises(StoreUnavailableError, match="of 6 pieces took too long"):
             append(store, told, complete=6_000)
-        assert time.monotonic() - begun < 3.0
+        assert time.monotonic() - begun < 5.0
         link.turn(CLEAR)
         monkeypatch.setattr("bandit_router.store.redis._PATIENCE", 50.0)
         assert 0 < append(store, told, complete=6_000) < 6_000
