@@ -17,6 +17,7 @@ COMMANDS = {
     "models": "Show, add, change or retire a router's models.",
     "keys": "Make, show or revoke the keys of the service.",
     "doctor": "Look at all that a service needs, and say what is wrong.",
+    "prior": "Import what is known of models before any feedback.",
     "rebuild": "Fold a router's beliefs again from its log.",
     "retention": "Archive old decisions to files; erase users from these.",
     "bench": "Measure how soon another worker knows of a feedback.",

@@ -36,6 +36,7 @@ from bandit_router.log.folding import Fold, Tail, fold, spend_all, tail
 from bandit_router.log.following import Place, log_skew_s, settled
 from bandit_router.log.lens import Lens
 from bandit_router.log.pending import apply_pending, has_pending
+from bandit_router.log.priors import read_prior
 from bandit_router.log.registration import Registration, versions
 from bandit_router.log.upkeep import Upkeep
 from bandit_router.log.writer import committed
@@ -166,12 +167,16 @@ class Learner:
         return self._book.name
 
     def summary(self, at: float) -> tuple[dict[str, tuple[float, float | None]], dict[str, float]]:
-        """Return (n, mean reward) of every model as of `at` [s], and the prior that their sums choose."""
+        """Return (n, mean reward) of every model as of `at` [s], and the prior that their sums choose.
+
+        Beside it the power: what each observation counts that was known before.
+        """
         with self.lock:
             beliefs = self.view.beliefs
             fit = beliefs.fit(at=at)
             sums = {model: _plain(e, at) for model, e in beliefs.evidence.items()}
-        return sums, {name: float(value) for name, value in asdict(fit.prior).items()}
+        prior = {name: float(value) for name, value in asdict(fit.prior).items()}
+        return sums, prior | {"power": fit.power}
 
     def catch_up(self) -> Future[None]:
         """Ask for all that the log has now to be in the beliefs; the future is done when it is.
@@ -331,11 +336,16 @@ class Learner:
                 beliefs=Beliefs([], lens.dim, half_life=lens.half_life_s),
                 predictions=state.predictions,
                 spent=self._spent(registration),
+                known=self._known(lens),
             )
             # Whoever decides meanwhile sees the old view, or a whole new one.
             self._begin(snapshot, view)
             self._outcomes, self._unsaved, self._skipped = state.outcomes, 0, state.skipped
             self._folded_at = time.monotonic()
+
+    def _known(self, lens: Lens) -> dict[str, Evidence]:
+        found = self._log.read(lambda connection: read_prior(connection, self._router))
+        return {} if found is None else found.under(lens)
 
     def _fold(self, lens: Lens, generation: int) -> Fold:
         state = self._log.read(lambda connection: read_checkpoint(connection, lens, generation))
@@ -468,7 +478,8 @@ class Learner:
 
     def _begin(self, snapshot: Snapshot, view: View) -> None:
         """Believe what a snapshot holds, and hand over again what the log has beyond it."""
-        beliefs = Beliefs(list(view.registration.known), view.lens.dim, half_life=snapshot.half_life_s)
+        models, lens = list(view.registration.known), view.lens
+        beliefs = Beliefs(models, lens.dim, half_life=snapshot.half_life_s, known=view.known)
         beliefs.replace(complete(snapshot, view.registration, view.lens), at=self._clock())
         self.view = replace(view, beliefs=beliefs)
         alone = snapshot.position == ALONE

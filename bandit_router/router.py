@@ -35,6 +35,7 @@ from bandit_router.errors import (
     UnknownModelError,
 )
 from bandit_router.events import Decision, Feedback, FeedbackValue, Model, Outcome
+from bandit_router.evidence import Evidence
 from bandit_router.features import FeatureExtractor, FittedFeatures
 from bandit_router.learner import Health
 from bandit_router.log import EventLog, pending, registration
@@ -53,6 +54,7 @@ from bandit_router.log.finding import find_feedback
 from bandit_router.log.forgotten import hash_user
 from bandit_router.log.hearing import Reported
 from bandit_router.log.patience import Patience, remaining, within
+from bandit_router.log.priors import Known, drop_prior, read_prior, write_prior
 from bandit_router.log.recording import Draft, find_kept, keep, record, rescue
 from bandit_router.log.writer import acommitted, committed
 from bandit_router.opening import SettingsArguments, configure_router, register
@@ -682,6 +684,54 @@ class Router:
         kept = worker.log.read(lambda c: read_prompts(c, worker.plan.router, newest=newest))
         return FittedFeatures.fit([Prompt.of(prompt) for _, prompt in kept], components=components)
 
+    def put_prior(self, evidence: Mapping[str, Evidence], *, origin: str = "") -> None:
+        """Tell what is known of models before any feedback; it replaces what was told before.
+
+        It is kept in the log, apart from what feedback teaches, and every worker takes it up. How much of it
+        counts is chosen from what is seen since; a prior that proves wrong is un-learned.
+
+        Parameters
+        ----------
+        evidence : mapping of str to Evidence
+            The sums of some models over this router's `features`, without a half-life; a model that the
+            router does not have yet counts when it comes.
+        origin : str
+            Where it comes from.
+
+        Raises
+        ------
+        ValueError
+            It is empty, its length is not that of the features, it fades, or it holds no observation.
+        """
+        worker = self._here()
+        features = worker.learner.view.features
+        known = Known(
+            evidence=_checked_prior(evidence, features.dim),
+            features_version=features.version,
+            origin=clean_text("origin", origin, 255),
+            at=worker.plan.clock(),
+        )
+        committed(worker.log.write(lambda c: write_prior(c, worker.plan.router, known)))
+        worker.learner.take_up()
+
+    def drop_prior(self) -> bool:
+        """Forget what was known before any feedback; return whether there was anything."""
+        worker = self._here()
+        found = committed(worker.log.write(lambda c: drop_prior(c, worker.plan.router)))
+        worker.learner.take_up()
+        return found
+
+    @property
+    def prior(self) -> Known | None:
+        """What was told with `put_prior`, as the log has it."""
+        worker = self._here()
+        return worker.log.read(lambda c: read_prior(c, worker.plan.router))
+
+    @property
+    def features(self) -> FeatureExtractor:
+        """What beliefs see of a prompt."""
+        return self._here().learner.view.features
+
     def health(self) -> Health:
         """Return how this worker's learning is: what of log and store is away, and how far it is behind."""
         return self._here().learner.health()
@@ -693,7 +743,8 @@ class Router:
         -------
         dict
             Per model: ``n`` (observations, faded by the half-life), ``mean_reward`` of them (None without
-            any), ``prior`` (what was believed before), ``last_change`` (RFC 3339 or None), ``retired``.
+            any), ``prior`` (what was believed before, and ``power``: what each observation of `put_prior`
+            counts by now), ``last_change`` (RFC 3339 or None), ``retired``.
         """
         worker = self._here()
         worker.learner.take_up()
@@ -735,6 +786,18 @@ class Router:
             except BanditRouterError:
                 self._again_at = time.monotonic() + REOPEN_S
                 raise
+
+
+def _checked_prior(evidence: Mapping[str, Evidence], dim: int) -> dict[str, Evidence]:
+    if not isinstance(evidence, Mapping) or not evidence:
+        raise ValueError("prior: expected the evidence of at least one model")
+    for model, sums in evidence.items():
+        check_name("prior", model)
+        if not isinstance(sums, Evidence) or sums.dim != dim:
+            raise ValueError(f"prior: {model}: expected Evidence of {dim} dimensions, got {sums!r}")
+        if sums.half_life is not None or not sums.n > 0:
+            raise ValueError(f"prior: {model}: expected observations that do not fade, got {sums!r}")
+    return {model: sums.copy() for model, sums in evidence.items()}
 
 
 def _unlock() -> None:

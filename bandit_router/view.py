@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from bandit_router.errors import FeaturesError, FormatError, LogUnavailableError
 from bandit_router.evidence import Evidence
@@ -26,6 +27,8 @@ class View:
         Both are read under the learner's lock.
     spent : tuple of (int, float)
         Requests and dollars [USD] of all workers since the budget was set, when this worker heard of it.
+    known : mapping of str to Evidence
+        What was known before, of some models.
     """
 
     registration: Registration
@@ -34,6 +37,7 @@ class View:
     beliefs: Beliefs
     predictions: Predictions
     spent: tuple[int, float]
+    known: Mapping[str, Evidence] = field(default_factory=dict)
 
 
 def complete(snapshot: Snapshot, registration: Registration, lens: Lens) -> dict[str, Evidence]:

@@ -25,7 +25,7 @@ BLOCK_BYTES = 1 << 26  # a row of a CSV must fit into one block
 
 
 def read_columns(path: Path, *, trust_pickle: bool) -> pa.Table:
-    """Read a file as columns; RouterBench's appear under this project's names too.
+    """Read a file as columns; RouterBench's and Not Diamond's appear under this project's names too.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ def read_columns(path: Path, *, trust_pickle: bool) -> pa.Table:
     else:
         raise TableError(f"expected a .parquet, .csv or .pkl file, got {kind or 'no ending'}")
     _check_unique(columns.column_names)
-    return _from_routerbench(columns)
+    return _from_not_diamond(_from_routerbench(columns))
 
 
 def texts(columns: pa.Table, name: str) -> list[str]:
@@ -198,6 +198,23 @@ def _from_routerbench(columns: pa.Table) -> pa.Table:
     if "prompt" in names:
         plain = pa.array([_plain_prompt(text) for text in texts(columns, "prompt")], type=pa.string())
         columns = columns.set_column(names.index("prompt"), "prompt", plain)
+    return columns
+
+
+def _from_not_diamond(columns: pa.Table) -> pa.Table:
+    """Add Not Diamond's columns, ``<provider>/<model>/score``, under this project's names.
+
+    The prompt is in the one column that is no model's, where it is not called so.
+    """
+    names = columns.column_names
+    models = [name.removesuffix("/score") for name in names if name.endswith("/score")]
+    if not models or any(name.startswith("quality__") for name in names):
+        return columns
+    for model in models:
+        columns = columns.append_column(f"quality__{model}", columns.column(f"{model}/score"))
+    others = [name for name in names if not name.endswith(("/score", "/response"))]
+    if "prompt" not in names and len(others) == 1:
+        columns = columns.append_column("prompt", columns.column(others[0]))
     return columns
 
 

@@ -28,7 +28,7 @@ from sqlalchemy import (
     event,
 )
 
-HEAD = "0005"  # the newest migration, which this program reads and writes
+HEAD = "0006"  # the newest migration, which this program reads and writes
 
 metadata = MetaData(
     naming_convention={
@@ -348,6 +348,17 @@ bases = Table(
     Column("predictions", LargeBinary, nullable=False),
     Column("sha256", String(64), nullable=False),
     Index(None, "router"),
+)
+
+# What was known of a router's models before.
+priors = Table(
+    "priors",
+    metadata,
+    Column("router", _NAME, primary_key=True),
+    Column("at_us", BigInteger, nullable=False),
+    Column("origin", _NAME, nullable=False),
+    Column("features_version", String(64), nullable=False),
+    Column("evidence", LargeBinary, nullable=False),
 )
 
 # Who asked to be forgotten, as a hash, and which archives still hold something of theirs.
