@@ -16,6 +16,12 @@ from bandit_router.log.partitions import read_partitions
 from bandit_router.log.tables import HEAD
 
 
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    """A log in a file that does not exist yet."""
+    return f"sqlite:///{tmp_path / 'chat.db'}"
+
+
 def migrate(url: str, *options: str) -> Result:
     return CliRunner().invoke(cli, ["migrate", "--log", url, *options], catch_exceptions=False)
 

@@ -71,7 +71,8 @@ def test_odd_frames_are_set_aside_and_block_nothing(open_router: Open, tmp_path:
         decision = first.choose("x")
     good, odd = [rows_like(decision, user=str(i)) for i in range(3)], odd_rows(decision)
     file = JournalFile.create(folder)
-    for rows in (good[0], *odd[:4], good[1], *odd[4:], good[2]):
+    no_decision = [("texts", {"decision_id": "x"})]
+    for rows in (good[0], no_decision, *odd[:4], good[1], *odd[4:], good[2]):
         file.append(to_frame(rows))
     file.close()
     router = open_router(journal=folder)
@@ -83,6 +84,7 @@ def test_odd_frames_are_set_aside_and_block_nothing(open_router: Open, tmp_path:
     wanted = {decision.id, *(rows[0][1]["id"] for rows in good)}
     assert {row["id"] for row in decisions} == {row["decision_id"] for row in texts} == wanted
     assert sorted(row["user"] for row in decisions if row["user"]) == ["0", "1", "2"]
+    assert len(list(folder.glob("*.damaged"))) == 1  # with the frame that holds no decision
     (aside,) = folder.glob("*.refused")
     refused = [json.loads(line)[0][1]["id"] for line in aside.read_bytes().splitlines()]
     assert refused == [rows[0][1]["id"] for rows in odd]

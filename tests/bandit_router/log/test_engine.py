@@ -55,6 +55,12 @@ def upgrade():
 """
 
 
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    """A log in a file that does not exist yet."""
+    return f"sqlite:///{tmp_path / 'chat.db'}"
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def new_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], str]]:
     """Makes logs without tables."""
