@@ -9,12 +9,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from bandit_router.choosing import Mask, Offer, eligible, reason_for, weigh
+from bandit_router.choosing import Offer, eligible, reason_for, weigh
 from bandit_router.errors import NoEligibleModelError, UnknownModelError
 from bandit_router.events import Decision, new_id
 from bandit_router.learner import Learner
 from bandit_router.log.deciding import Turn
-from bandit_router.pacing import Pacer
+from bandit_router.pacing import Mask, Pacer
 from bandit_router.policies import draw
 from bandit_router.predictions import Predictions
 from bandit_router.prompt import Prompt
@@ -127,7 +127,9 @@ class Decider:
         with self._learner.lock:
             mean, std = view.beliefs.predict(x)
             at = [view.beliefs.index(model.name) for model in models]
-            forecast = view.predictions.forecast(models, request.prompt, max_tokens=request.max_tokens)
+            forecast = view.predictions.forecast(
+                models, request.prompt.input_tokens, x=x, max_tokens=request.max_tokens
+            )
         preference = request.preference or view.registration.settings.preference
         mean, std = mean[at], std[at]
         return Offer(
@@ -147,7 +149,7 @@ class Decider:
         if settings.cost_unit_usd is not None or not weighted or not view.registration.models:
             return settings.cost_unit_usd
         # By list prices alone, so that all workers set the same, whatever they have heard so far.
-        typical = Predictions().forecast(view.registration.models, _TYPICAL)
+        typical = Predictions().forecast(view.registration.models, _TYPICAL.input_tokens)
         return float(typical.cost_usd.max()) or None
 
     @property
@@ -232,7 +234,7 @@ class _Purse:
     def settle(self, decision_id: str, cost_usd: float) -> None:
         """Charge the actual cost [USD] instead of what was charged before."""
         if self._pacer is not None and decision_id in self._charges:
-            self._pacer.spent_usd += cost_usd - self._charges[decision_id]
+            self._pacer.settle(self._charges[decision_id], cost_usd)
             self._charges[decision_id] = cost_usd
 
 
