@@ -66,6 +66,13 @@ class Amounts:
     half_life : float
         How long it takes until an amount counts half [s].
 
+    Attributes
+    ----------
+    evidence : dict of str to Evidence
+        The sums of each model.
+    news : int
+        Amounts since the last fit.
+
     Notes
     -----
     Predictions change by `fit` alone, which is due (`stale`) when the amounts have grown by a tenth.
@@ -85,7 +92,7 @@ class Amounts:
         self.half_life = half_life
         self.evidence: dict[str, Evidence] = {}
         self._shapes: Shapes = {}
-        self._since_fit = 0
+        self.news = 0
 
     def add(self, model: str, x: Array, amount: float, *, at: float, sign: float = 1.0) -> None:
         """Add (or with ``sign=-1`` subtract) one amount as of `at` [s]; another length of `x` is left out."""
@@ -96,14 +103,14 @@ class Amounts:
             x=x, at=at, weight=sign, weighted_reward=sign * root, weighted_square=sign * amount
         )
         self._of(model, len(x)).add(observation)
-        self._since_fit += 1
+        self.news += 1
 
     def merge(self, evidence: Mapping[str, Evidence], *, sign: float = 1.0) -> None:
         """Add (or with ``sign=-1`` subtract) sums of the same features; those of others are left out."""
         for model, sums in evidence.items():
             if not self.evidence or sums.dim == self._dim:
                 self._of(model, sums.dim).merge(sums, sign=sign)
-                self._since_fit += round(sums.n) + 1
+                self.news += round(sums.n) + 1
 
     def _of(self, model: str, dim: int) -> Evidence:
         return self.evidence.setdefault(model, Evidence(dim, half_life=self.half_life))
@@ -115,7 +122,7 @@ class Amounts:
     def stale(self, *, at: float) -> bool:
         """Return whether the amounts have grown enough by `at` [s] to be fitted again."""
         total = sum(sums.n * sums.fading(at) for sums in self.evidence.values())
-        return self._since_fit >= max(FIRST_FIT, GROWTH * total)
+        return self.news >= max(FIRST_FIT, GROWTH * total)
 
     def fit(self, *, at: float) -> None:
         """Predict from now on by the sums as they are at `at` [s]."""
@@ -139,7 +146,7 @@ class Amounts:
 
     def adopt(self, shapes: Shapes) -> None:
         """Predict by these from now on."""
-        self._shapes, self._since_fit = shapes, 0
+        self._shapes, self.news = shapes, 0
 
     def multiple(self, model: str, x: Array | None) -> float:
         """Return what a prompt amounts to, as a multiple of the model's mean; 1 where nothing is known."""

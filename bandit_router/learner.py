@@ -139,7 +139,8 @@ class Learner:
         self._book = SharedBook(log, store, router)
         self._upkeep = Upkeep(log)
         self._turn = threading.RLock()  # one thread at a time takes in what the store holds
-        self._news_at, self._expired_at, self._swept_at = 0.0, -math.inf, -math.inf
+        self._news_at = self._paid_at = 0.0
+        self._expired_at, self._swept_at = -math.inf, -math.inf
         self._position: int | None = None
         self._rewards, self._outcomes = Place(), Place()
         self._limit = TAIL_LIMIT
@@ -323,6 +324,7 @@ class Learner:
                 time.sleep(0.02)  # the log has another generation by now: look at it again
         else:
             raise StoreUnavailableError(f"store: {self._router!r} is folded anew again and again")
+        state.predictions.amounts.fit(at=self._clock())
         with self._turn:
             view = View(
                 registration=registration,
@@ -389,6 +391,8 @@ class Learner:
             news = self._tail(lens, rewards, self._outcomes, self._limit)
             with self.lock:
                 spend_all(self.view.predictions, news.spendings)
+            if news.spendings:
+                self._paid_at = time.monotonic()
             self._outcomes = news.places[1]
             self._unsaved += len(news.deltas) + len(news.spendings)
             # Most looks at the log find nothing, and are nothing to trace.
@@ -490,6 +494,15 @@ class Learner:
                 fit = beliefs.fit(at=now)
                 with self.lock:
                     beliefs.adopt(fit)
+        self._refit_amounts(now)
+
+    def _refit_amounts(self, now: float) -> None:
+        amounts = self.view.predictions.amounts
+        rested = amounts.news > 0 and time.monotonic() - self._paid_at > RESTFUL_S
+        if rested or amounts.stale(at=now):
+            shapes = amounts.shapes(at=now)
+            with self.lock:
+                amounts.adopt(shapes)
 
     def _sweep(self) -> bool:
         """Apply the words whose decisions have appeared, and see that the log has what was read of it."""

@@ -240,8 +240,14 @@ class Predictions:
         return float(np.mean(told)) if told else ANSWER_TOKENS
 
     def copy(self) -> Predictions:
-        """Return sums of their own."""
+        """Return sums of their own, which predict by prompt once they are fitted."""
         return Predictions.from_bytes(self.to_bytes())
+
+    def plain(self, dim: int) -> Predictions:
+        """Return the sums of the same outcomes where every ``x`` is the constant feature alone."""
+        plain = self.copy()
+        plain.amounts.evidence = {m: sums.plain(dim) for m, sums in self.amounts.evidence.items()}
+        return plain
 
     def to_bytes(self) -> bytes:
         """Return the sums as bytes, without loss."""
