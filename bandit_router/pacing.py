@@ -12,7 +12,8 @@ from bandit_router.values import Array
 WINDOW = 256  # recent requests over which the price of a dollar is solved
 EVERY = 16  # requests after which it is solved again
 HORIZON = 500  # requests over which what was over- or underspent is made good
-ADVANCE = 25  # budgets that may be spent ahead
+ADVANCE = 10  # budgets that may be spent ahead
+COVERED = 3  # budgets that one request may cost, whatever was spent before
 MEMORY = 400  # bills by which it is judged how far predictions are off
 TRUST = 50  # budgets' worth of bills that were as predicted, before the first
 EXPLORING = 0.03  # of the budget: the most that floors may be expected to cost
@@ -82,12 +83,12 @@ class Pacer:
         return p
 
     def _payable(self, cost_usd: Array) -> Mask:
-        """Return which models the purse can pay; the cheapest is always paid, and what the budget covers.
+        """Return which models the purse can pay; the cheapest is always paid, and what costs about the budget.
 
         Prices only say what is worth its cost on average: an optimist who does not know a model yet
-        could spend a month's budget on it.
+        could spend a month's budget on it. But one dear call must not starve the hundred after it.
         """
-        return np.asarray(cost_usd <= max(self.purse_usd, self.budget_usd, cost_usd.min()))
+        return np.asarray(cost_usd <= max(self.purse_usd, COVERED * self.budget_usd, cost_usd.min()))
 
     def record(self, policy: Policy, utility: Array, std: Array, cost_usd: Array) -> None:
         """Take a request into the window; the utility of a model that is not eligible is -inf.
@@ -110,7 +111,7 @@ class Pacer:
 
     @property
     def purse_usd(self) -> float:
-        """What was saved, and an advance: a request that costs more than this, and the budget, waits [USD]."""
+        """What was saved, and an advance [USD]."""
         return self.budget_usd * (self.paid + ADVANCE) - self.spent_usd
 
     def spend(self, cost_usd: float) -> None:

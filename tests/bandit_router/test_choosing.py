@@ -11,7 +11,7 @@ from bandit_router.budget import DollarPrice
 from bandit_router.choosing import Offer, eligible, reason_for, weigh
 from bandit_router.errors import NoEligibleModelError
 from bandit_router.events import Candidate, Model
-from bandit_router.pacing import EXPLORING, Pacer
+from bandit_router.pacing import COVERED, EXPLORING, Pacer
 from bandit_router.policies import EpsilonGreedy, Greedy, Policy, ThompsonSampling, Uniform
 from bandit_router.prompt import Prompt
 from bandit_router.request import Request
@@ -109,7 +109,7 @@ def test_a_budget_keeps_probabilities(policy: Policy, floor: float, budget: floa
     assert p.sum() == pytest.approx(1.0, abs=1e-12)
     assert (p >= shares * (1 - 1e-12)).all()
     assert shares @ offered.cost_usd <= EXPLORING * budget * (1 + 1e-9)
-    beyond = offered.cost_usd > max(pacer.purse_usd, budget, offered.cost_usd.min())
+    beyond = offered.cost_usd > max(pacer.purse_usd, COVERED * budget, offered.cost_usd.min())
     assert (p[beyond] == 0).all()
 
 

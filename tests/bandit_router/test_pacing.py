@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bandit_router.pacing import ADVANCE, EVERY, EXPLORING, WINDOW, Pacer
+from bandit_router.pacing import ADVANCE, COVERED, EVERY, EXPLORING, WINDOW, Pacer
 from bandit_router.policies import EpsilonGreedy, Greedy, LinUCB, Policy, ThompsonSampling, Uniform, draw
 from bandit_router.values import Array
 
@@ -87,18 +87,18 @@ def test_where_even_the_cheapest_costs_more_it_serves() -> None:
 def test_an_empty_purse_pays_only_the_cheapest() -> None:
     pacer = Pacer(1.0, 3)
     assert pacer.purse_usd == ADVANCE
-    pacer.spend(ADVANCE - 1.0)
-    assert pacer.purse_usd == 2.0
+    pacer.spend(ADVANCE - 3.0)
+    assert pacer.purse_usd == 4.0
     p = pacer.mixed(Uniform(), WORTH, np.zeros(3), PRICES)
     np.testing.assert_allclose(p, [0.5, 0.5, 0.0])
     assert pacer.affordable(np.full(3, 0.01), PRICES).tolist()[2] == 0.0
     pacer.spend(10.0)
     favourite = pacer.mixed(Greedy(), np.array([0.0, 0.5, 0.9]), np.zeros(3), PRICES)
-    assert favourite.tolist() == [0.0, 1.0, 0.0]  # the budget covers it
+    assert favourite.tolist() == [0.0, 1.0, 0.0]  # about what the budget is
 
 
 def test_an_empty_purse_and_a_small_budget_pay_the_cheapest() -> None:
-    pacer = Pacer(0.5, 3)
+    pacer = Pacer(0.9 * PRICES[1] / COVERED, 3)
     pacer.spend(100.0)
     assert pacer.mixed(Uniform(), WORTH, np.zeros(3), PRICES).tolist() == [1.0, 0.0, 0.0]
     p = pacer.mixed(Greedy(), np.array([0.0, 0.5, 0.9]), np.zeros(3), PRICES)
