@@ -11,9 +11,9 @@ from bandit_router.values import Array
 
 WINDOW = 256  # recent requests over which the price of a dollar is solved
 EVERY = 16  # requests after which it is solved again
-HORIZON = 500  # requests over which what was over- or underspent is made good
+HORIZON = 100  # requests over which what was over- or underspent is made good
 ADVANCE = 10  # budgets that may be spent ahead
-COVERED = 3  # budgets that one request may cost, whatever was spent before
+COVERED = 2  # budgets that one request may cost, whatever was spent before
 MEMORY = 400  # bills by which it is judged how far predictions are off
 TRUST = 50  # budgets' worth of bills that were as predicted, before the first
 EXPLORING = 0.03  # of the budget: the most that floors may be expected to cost

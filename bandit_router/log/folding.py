@@ -94,6 +94,29 @@ class Spending:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Bill:
+    """What a request is known to cost, whichever worker decided it.
+
+    Attributes
+    ----------
+    at : float
+        When it was decided [s since 1970].
+    cost_usd : float
+        As its outcome tells, else as predicted [USD].
+    predicted_usd : float
+        As predicted [USD].
+    before_usd : float, optional
+        As the outcome told that this one replaces [USD].
+    """
+
+    decision_id: str
+    at: float
+    cost_usd: float
+    predicted_usd: float
+    before_usd: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Tail:
     """What came after two places in the log.
 
@@ -112,6 +135,7 @@ class Tail:
     places: tuple[Place, Place]
     more: bool
     skipped: int = 0
+    bills: Sequence[Bill] = ()
 
 
 def fold(connection: sa.Connection, lens: Lens, rewards: Place, outcomes: Place) -> Fold:
@@ -199,6 +223,7 @@ def tail(connection: sa.Connection, lens: Lens, rewards: Place, outcomes: Place,
         places=(places[0], places[1]),
         more=more,
         skipped=sum(_features(row, lens) is None for row in heard),
+        bills=[_bill(row) for row in paid],
     )
 
 
@@ -258,7 +283,8 @@ def _outcomes(router: str) -> sa.Select[Any]:  # Any: columns
 
 def _payments(connection: sa.Connection, decision_ids: Iterable[str]) -> list[Row]:
     """Outcomes of some decisions, each with what is known of the prompt and the row that it replaces."""
-    return _with_earlier(connection, t.outcomes, _PROMPT, decision_ids)
+    columns = (*_PROMPT, t.decisions.c.predicted_usd)
+    return _with_earlier(connection, t.outcomes, columns, decision_ids)
 
 
 def _with_earlier(
@@ -296,6 +322,21 @@ def _spendings(row: Row, lens: Lens) -> list[Spending]:
         prompt = {column.name: row[column.name] for column in _PROMPT}
         spendings += _spending({**earlier, **prompt}, lens, -1.0)
     return spendings
+
+
+def _bill(row: Row) -> Bill:
+    predicted, earlier = row["predicted_usd"] or 0.0, row["earlier"]
+    cost, before = (
+        predicted if told is None or told["cost_usd"] is None else told["cost_usd"]
+        for told in (row, earlier)
+    )
+    return Bill(
+        decision_id=row["decision_id"],
+        at=from_us(row["at_us"]),
+        cost_usd=cost,
+        predicted_usd=predicted,
+        before_usd=None if earlier is None else before,
+    )
 
 
 def _spending(row: Row, lens: Lens, sign: float) -> list[Spending]:
