@@ -18,6 +18,8 @@ import numpy as np
 
 from bandit_router.values import Array
 
+LEAST, MOST = 0.85, 1.5  # budgets that are aimed at to make good what was over- or underspent
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DollarPrice:
@@ -93,8 +95,8 @@ def _enough(utility: Array, cost_usd: Array, budget_usd: float) -> float:
 def allowance(budget_usd: float, spent_usd: float, requests: int, *, horizon: int) -> float:
     """Return the mean cost to aim at now, so that the long-run mean comes back to the budget.
 
-    What was over- or underspent since the budget was set is made good over the next `horizon` requests,
-    within a fifth and twice the budget.
+    What was over- or underspent since the budget was set is made good over the next `horizon` requests;
+    but what is much, over more of them: one bill of a hundred budgets must not starve all that follow.
     """
     owed = budget_usd * requests - spent_usd
-    return float(np.clip(budget_usd + owed / horizon, 0.2 * budget_usd, 2.0 * budget_usd))
+    return float(np.clip(budget_usd + owed / horizon, LEAST * budget_usd, MOST * budget_usd))

@@ -5,17 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bandit_router.errors import NoEligibleModelError
 from bandit_router.events import Candidate, Model, Reason
-from bandit_router.pacing import Pacer
+from bandit_router.pacing import Mask, Pacer
 from bandit_router.policies import Policy, with_floor, with_shares
 from bandit_router.preference import within_cap
 from bandit_router.request import Request
 from bandit_router.values import Array
-
-Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

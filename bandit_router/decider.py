@@ -9,22 +9,22 @@ from collections.abc import Callable
 
 import numpy as np
 
-from bandit_router.choosing import Mask, Offer, eligible, reason_for, weigh
+from bandit_router.choosing import Offer, eligible, reason_for, weigh
 from bandit_router.errors import NoEligibleModelError, UnknownModelError
 from bandit_router.events import Decision, new_id
 from bandit_router.learner import Learner
 from bandit_router.log.deciding import Turn
-from bandit_router.pacing import Pacer
+from bandit_router.pacing import Mask
 from bandit_router.policies import draw
 from bandit_router.predictions import Predictions
 from bandit_router.prompt import Prompt
+from bandit_router.purse import Purse
 from bandit_router.request import Request
 from bandit_router.tracing import span
 from bandit_router.values import Array
 from bandit_router.view import View
 
 CONVERSATIONS = 20_000  # that a worker remembers; others are looked up in the log
-CHARGES = 100_000  # decisions that wait to hear what they cost
 _TYPICAL = Prompt(text="x" * 2_000)  # the request by which the cost unit is set
 
 
@@ -51,7 +51,7 @@ class Decider:
         self._learner, self._rng, self._clock = learner, rng, clock
         self._turns: OrderedDict[str, Turn] = OrderedDict()
         self._generation = learner.view.registration.generation
-        self._purse = _Purse()
+        self._purse = Purse()
         self._lock = threading.Lock()
 
     def decide(self, request: Request, turn: Turn | None = None, *, degraded: bool = False) -> Decision:
@@ -89,7 +89,7 @@ class Decider:
             left = left & np.array([model.name == turn.model for model in everything.models])
         offer = everything.only(left)
         with self._lock:
-            pacer = self._purse.record(view, everything, left)
+            pacer = self._purse.record(view, everything, left, self._learner.bills)
             p = weigh(settings.policy, offer, floor=settings.floor, pacer=pacer)
         k, at = draw(p, self._rng.random()), round(self._clock(), 6)
         return Decision(
@@ -127,7 +127,9 @@ class Decider:
         with self._learner.lock:
             mean, std = view.beliefs.predict(x)
             at = [view.beliefs.index(model.name) for model in models]
-            forecast = view.predictions.forecast(models, request.prompt, max_tokens=request.max_tokens)
+            forecast = view.predictions.forecast(
+                models, request.prompt.input_tokens, x=x, max_tokens=request.max_tokens
+            )
         preference = request.preference or view.registration.settings.preference
         mean, std = mean[at], std[at]
         return Offer(
@@ -147,7 +149,7 @@ class Decider:
         if settings.cost_unit_usd is not None or not weighted or not view.registration.models:
             return settings.cost_unit_usd
         # By list prices alone, so that all workers set the same, whatever they have heard so far.
-        typical = Predictions().forecast(view.registration.models, _TYPICAL)
+        typical = Predictions().forecast(view.registration.models, _TYPICAL.input_tokens)
         return float(typical.cost_usd.max()) or None
 
     @property
@@ -187,59 +189,6 @@ class Decider:
         if cost_usd is not None:
             with self._lock:
                 self._purse.settle(decision_id, cost_usd)
-
-
-class _Purse:
-    """The budget of a router, as this worker keeps it.
-
-    It starts from what all workers have spent since the budget was set, and then charges each decision at
-    its predicted cost until the outcome tells.
-    """
-
-    def __init__(self) -> None:
-        self._pacer: Pacer | None = None
-        self._terms: tuple[object, ...] = ()
-        self._models: tuple[str, ...] = ()
-        self._charges: OrderedDict[str, float] = OrderedDict()
-
-    def record(self, view: View, everything: Offer, left: Mask) -> Pacer | None:
-        """Take a request into the window of recent ones; return the pacer, if there is a budget."""
-        settings = view.registration.settings
-        if settings.budget_usd_per_request is None:
-            self._pacer = None
-            return None
-        terms = (settings.budget_usd_per_request, settings.budget_since)
-        models = tuple(model.name for model in everything.models)
-        if self._pacer is None or terms != self._terms:
-            self._pacer = _pacer(settings.budget_usd_per_request, models, view.spent)
-        elif models != self._models:
-            so_far = (self._pacer.paid, self._pacer.spent_usd)
-            self._pacer = _pacer(settings.budget_usd_per_request, models, so_far)
-        self._terms, self._models = terms, models
-        utility = np.where(left, everything.utility, -np.inf)
-        self._pacer.record(settings.policy, utility, everything.std, everything.cost_usd)
-        return self._pacer
-
-    def charge(self, decision_id: str, cost_usd: float) -> None:
-        """Charge a decision at its predicted cost [USD]."""
-        if self._pacer is None:
-            return
-        self._pacer.spend(cost_usd)
-        self._charges[decision_id] = cost_usd
-        while len(self._charges) > CHARGES:
-            self._charges.popitem(last=False)
-
-    def settle(self, decision_id: str, cost_usd: float) -> None:
-        """Charge the actual cost [USD] instead of what was charged before."""
-        if self._pacer is not None and decision_id in self._charges:
-            self._pacer.spent_usd += cost_usd - self._charges[decision_id]
-            self._charges[decision_id] = cost_usd
-
-
-def _pacer(budget_usd: float, models: tuple[str, ...], spent: tuple[int, float]) -> Pacer:
-    pacer = Pacer(budget_usd, len(models))
-    pacer.paid, pacer.spent_usd = spent
-    return pacer
 
 
 def _may_serve(turn: Turn, offer: Offer, left: Mask) -> bool:

@@ -15,6 +15,7 @@ import logging
 import math
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import nullcontext, suppress
@@ -32,7 +33,7 @@ from bandit_router.log import EventLog
 from bandit_router.log.checkpoints import read_checkpoint, write_checkpoint
 from bandit_router.log.deciding import spent_since
 from bandit_router.log.erasure import expire_texts
-from bandit_router.log.folding import Fold, Tail, fold, spend_all, tail
+from bandit_router.log.folding import Bill, Fold, Tail, fold, spend_all, tail
 from bandit_router.log.following import Place, log_skew_s, settled
 from bandit_router.log.lens import Lens
 from bandit_router.log.pending import apply_pending, has_pending
@@ -45,7 +46,7 @@ from bandit_router.pulse import PAUSE_S, Pulse
 from bandit_router.sharing import SharedBook, check_fit
 from bandit_router.store import PosteriorStore, Snapshot
 from bandit_router.tracing import span
-from bandit_router.view import View, complete, find_registration, lens_of, load_features
+from bandit_router.view import Spent, View, complete, find_registration, lens_of, load_features
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +55,7 @@ SWEEP_S = 1.0  # how often words are looked through whose decisions were not vis
 LISTEN_S = 0.5  # how long the store is waited for at once
 TAIL_LIMIT = 2_000  # rows read at once
 TAIL_LEAST = 100  # where the store takes too long for more
+BILLS = 100_000  # of what requests cost, kept until somebody takes them
 CHECKPOINT_EVERY = 5_000  # reward rows and outcomes
 GROWTH = 0.05  # of the contributions: when the prior is chosen anew at once
 RESTFUL_S = 0.2  # without news: when it is chosen anew anyway
@@ -124,6 +126,8 @@ class Learner:
     view : View
     lock : Lock
         Held while beliefs or predictions change.
+    bills : deque of Bill
+        What requests are known to have cost since, until somebody takes it.
     """
 
     def __init__(
@@ -140,7 +144,9 @@ class Learner:
         self._book = SharedBook(log, store, router)
         self._upkeep = Upkeep(log)
         self._turn = threading.RLock()  # one thread at a time takes in what the store holds
-        self._news_at, self._expired_at, self._swept_at = 0.0, -math.inf, -math.inf
+        self.bills: deque[Bill] = deque(maxlen=BILLS)
+        self._news_at = self._paid_at = 0.0
+        self._expired_at, self._swept_at = -math.inf, -math.inf
         self._position: int | None = None
         self._rewards, self._outcomes = Place(), Place()
         self._limit = TAIL_LIMIT
@@ -328,6 +334,7 @@ class Learner:
                 time.sleep(0.02)  # the log has another generation by now: look at it again
         else:
             raise StoreUnavailableError(f"store: {self._router!r} is folded anew again and again")
+        state.predictions.amounts.fit(at=self._clock())
         with self._turn:
             view = View(
                 registration=registration,
@@ -385,11 +392,13 @@ class Learner:
             self._store_error = error
             return replace(own, position=ALONE)
 
-    def _spent(self, registration: Registration) -> tuple[int, float]:
-        budget, since = _budget(registration)
+    def _spent(self, registration: Registration) -> Spent:
+        (budget, since), now = _budget(registration), self._clock()
         if budget is None:
-            return 0, 0.0
-        return self._log.read(lambda c: spent_since(c, registration.name, since or 0.0))
+            return Spent()
+        since = since or 0.0
+        requests, usd = self._log.read(lambda c: spent_since(c, registration.name, since))
+        return Spent(requests=requests, usd=usd, since=since, at=now)
 
     def _follow(self) -> None:
         """Hand what the log has to the store, and learn what that holds."""
@@ -399,6 +408,9 @@ class Learner:
             news = self._tail(lens, rewards, self._outcomes, self._limit)
             with self.lock:
                 spend_all(self.view.predictions, news.spendings)
+            if news.spendings:
+                self._paid_at = time.monotonic()
+            self.bills.extend(news.bills)
             self._outcomes = news.places[1]
             self._unsaved += len(news.deltas) + len(news.spendings)
             # Most looks at the log find nothing, and are nothing to trace.
@@ -501,6 +513,15 @@ class Learner:
                 fit = beliefs.fit(at=now)
                 with self.lock:
                     beliefs.adopt(fit)
+        self._refit_amounts(now)
+
+    def _refit_amounts(self, now: float) -> None:
+        amounts = self.view.predictions.amounts
+        rested = amounts.news > 0 and time.monotonic() - self._paid_at > RESTFUL_S
+        if rested or amounts.stale(at=now):
+            shapes = amounts.shapes(at=now)
+            with self.lock:
+                amounts.adopt(shapes)
 
     def _sweep(self) -> bool:
         """Apply the words whose decisions have appeared, and see that the log has what was read of it."""

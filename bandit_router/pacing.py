@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bandit_router.budget import FREE, DollarPrice, allowance, dollar_price
 from bandit_router.policies import Policy, score
@@ -11,8 +12,13 @@ from bandit_router.values import Array
 WINDOW = 256  # recent requests over which the price of a dollar is solved
 EVERY = 16  # requests after which it is solved again
 HORIZON = 100  # requests over which what was over- or underspent is made good
-ADVANCE = 50  # budgets that may be spent ahead
-EXPLORING = 0.1  # of the budget: the most that floors may be expected to cost
+ADVANCE = 10  # budgets that may be spent ahead
+COVERED = 2  # budgets that one request may cost, whatever was spent before
+MEMORY = 400  # bills by which it is judged how far predictions are off
+TRUST = 50  # budgets' worth of bills that were as predicted, before the first
+EXPLORING = 0.03  # of the budget: the most that floors may be expected to cost
+
+Mask = NDArray[np.bool_]
 
 
 class Pacer:
@@ -38,6 +44,7 @@ class Pacer:
         self.spent_usd = 0.0
         self.paid = 0
         self.price: DollarPrice = FREE
+        self._billed = np.zeros(2)  # actual and predicted, of late
         self._score = np.empty((WINDOW, models))
         self._cost_usd = np.empty((WINDOW, models))
         self._seen = 0
@@ -60,26 +67,28 @@ class Pacer:
 
     def mixed(self, policy: Policy, utility: Array, std: Array, cost_usd: Array) -> Array:
         """As `probabilities`, for those models that are eligible, without recording the request."""
+        p = np.zeros(len(cost_usd))
+        payable = self._payable(cost_usd)
+        p[payable] = self._priced(policy, utility[payable], std[payable], cost_usd[payable])
+        return p
+
+    def _priced(self, policy: Policy, utility: Array, std: Array, cost_usd: Array) -> Array:
+        """Mix the policy at the two prices."""
         # A hair off the two prices, as requests are exactly tied there.
         low, high = self.price.low * (1 - 1e-9), self.price.high * (1 + 1e-9)
         share = self.price.share
         p = policy.probabilities(utility - high * cost_usd, std)
         if share > 0.0 and high > 0.0:
             p = share * policy.probabilities(utility - low * cost_usd, std) + (1 - share) * p
-        return self._payable(p, cost_usd)
+        return p
 
-    def _payable(self, p: Array, cost_usd: Array) -> Array:
-        """Take away what the purse cannot pay; the cheapest is always paid.
+    def _payable(self, cost_usd: Array) -> Mask:
+        """Return which models the purse can pay; the cheapest is always paid, and what costs about the budget.
 
         Prices only say what is worth its cost on average: an optimist who does not know a model yet
-        could spend a month's budget on it.
+        could spend a month's budget on it. But one dear call must not starve the hundred after it.
         """
-        paid = np.where(cost_usd <= max(self.purse_usd, cost_usd.min()), p, 0.0)
-        total = paid.sum()
-        if total <= 0.0:
-            paid[np.argmin(cost_usd)] = total = 1.0
-        share: Array = paid / total
-        return share
+        return np.asarray(cost_usd <= max(self.purse_usd, COVERED * self.budget_usd, cost_usd.min()))
 
     def record(self, policy: Policy, utility: Array, std: Array, cost_usd: Array) -> None:
         """Take a request into the window; the utility of a model that is not eligible is -inf.
@@ -92,7 +101,7 @@ class Pacer:
         self._score[at], self._cost_usd[at] = score(policy, utility, std, z), cost_usd
         if self._seen % EVERY == 0 or self._seen < EVERY:
             known = slice(0, min(self._seen + 1, WINDOW))
-            self.price = dollar_price(self._score[known], self._cost_usd[known], self.aim)
+            self.price = dollar_price(self._score[known], self._cost_usd[known], self.aim / self.overrun)
         self._seen += 1
 
     @property
@@ -102,7 +111,7 @@ class Pacer:
 
     @property
     def purse_usd(self) -> float:
-        """The most that one request may cost now: what was saved, and an advance [USD]."""
+        """What was saved, and an advance [USD]."""
         return self.budget_usd * (self.paid + ADVANCE) - self.spent_usd
 
     def spend(self, cost_usd: float) -> None:
@@ -110,11 +119,26 @@ class Pacer:
         self.spent_usd += cost_usd
         self.paid += 1
 
+    def settle(self, predicted_usd: float, cost_usd: float) -> None:
+        """Charge what a request did cost instead of what was predicted [USD]."""
+        self.spent_usd += cost_usd - predicted_usd
+        self._billed *= 1.0 - 1.0 / MEMORY
+        self._billed += (cost_usd, predicted_usd)
+
+    @property
+    def overrun(self) -> float:
+        """How much more calls cost of late than was predicted, as a ratio.
+
+        Models are chosen where they are thought to be cheap; so they are dearer than thought on average.
+        """
+        actual, predicted = self._billed + TRUST * self.budget_usd
+        return float(np.clip(actual / predicted, 0.5, 2.0))
+
     def affordable(self, floor: Array, cost_usd: Array) -> Array:
         """Return the part of each model's floor, of shape (K,), that the budget can pay.
 
-        All floors together cost at most a tenth of the budget, and none more than the purse holds.
+        All floors together cost at most 3 % of the budget, and none more than the purse holds.
         """
         most = EXPLORING * self.budget_usd / len(floor)
         paid = np.minimum(floor, most / np.maximum(cost_usd, most))
-        return np.where(cost_usd <= max(self.purse_usd, cost_usd.min()), paid, 0.0)
+        return np.where(self._payable(cost_usd), paid, 0.0)

@@ -1,7 +1,8 @@
 """Running predictions of tokens, cost and latency per model, as sums that add up like evidence.
 
-Old calls fade by forward decay, so that a model that became slower or wordier is noticed within weeks
-while the order in which outcomes arrive does not matter.
+What the calls of a model come to on average is a mean; how prompts differ is said by `Amounts`. Old calls
+fade by forward decay, so that a model that became slower or wordier is noticed within weeks while the
+order in which outcomes arrive does not matter.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bandit_router.amounts import Amounts
 from bandit_router.errors import FormatError, NewerFormatError
 from bandit_router.events import Model, Outcome
-from bandit_router.prompt import Prompt
 from bandit_router.values import Array
 
 HALF_LIFE = 7 * 86_400.0  # [s]; prices and speeds of hosted models change over weeks
@@ -29,7 +30,7 @@ _FIELDS = (
 _FADES = np.array([not name.startswith("told_") for name in _FIELDS])
 _AT = {name: i for i, name in enumerate(_FIELDS)}
 _HEADER = struct.Struct("<4sHHq")
-_MAGIC, _VERSION = b"BRPR", 1
+_MAGIC, _VERSION = b"BRPR", 2  # 1 had no amounts by prompt
 
 
 def contribution(outcome: Outcome, guessed_tokens: float) -> Array:
@@ -58,6 +59,18 @@ def contribution(outcome: Outcome, guessed_tokens: float) -> Array:
     return sums
 
 
+def _amount(amounts: Array) -> float | None:
+    """What a contribution says of how long its answer was: in tokens, else in millionths of a dollar.
+
+    A token of a model at one dollar per million costs a millionth of a dollar: both are of one size.
+    """
+    if amounts[_AT["told_outputs"]]:
+        return float(amounts[_AT["output_tokens"]] / ANSWER_TOKENS)
+    if amounts[_AT["told_payments"]]:
+        return float(amounts[_AT["paid_usd"]] * 1e6 / ANSWER_TOKENS)
+    return None
+
+
 def _tell(sums: Array, **amounts: float) -> None:
     for name, amount in amounts.items():
         sums[_AT[name]] = amount
@@ -80,6 +93,52 @@ class Forecast:
     worst_usd: Array
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Rate:
+    """What the calls of one model come to on average; None where nobody told."""
+
+    tokens: float | None
+    paid_usd: float | None
+    latency_s: float | None
+    input_ratio: float
+    overhead: float
+
+    @classmethod
+    def of(cls, sums: Array | None) -> _Rate:
+        if sums is None:
+            sums = np.zeros(len(_FIELDS))
+        ratio, overhead = _mean(sums, "input_tokens", "guessed_tokens", "told_inputs"), 0.0
+        if ratio is not None and ratio > 1.0:
+            more = sums[_AT["input_tokens"]] - sums[_AT["guessed_tokens"]]
+            overhead = float(more / sums[_AT["inputs"]])
+        return cls(
+            tokens=_mean(sums, "output_tokens", "outputs", "told_outputs"),
+            paid_usd=_mean(sums, "paid_usd", "payments", "told_payments"),
+            latency_s=_mean(sums, "latency_s", "timings", "told_timings"),
+            input_ratio=1.0 if ratio is None else min(ratio, 1.0),
+            overhead=overhead,
+        )
+
+    def cost_usd(
+        self, model: Model, guessed_tokens: float, answer_tokens: float, multiple: float
+    ) -> float:
+        """Return what a call costs: tokens times prices, or what was paid where these say nothing.
+
+        More input than was guessed is taken as an overhead of each call, such as a system prompt that the
+        router does not see: it must not grow with the prompt. Less is a tokenizer that needs fewer.
+        """
+        priced = model.input_usd_per_mtok > 0 or model.output_usd_per_mtok > 0
+        if self.paid_usd is not None and not (priced and self.tokens is not None):
+            return self.paid_usd * multiple
+        return model.cost_usd(guessed_tokens * self.input_ratio + self.overhead, answer_tokens)
+
+
+def _mean(sums: Array, total: str, count: str, told: str) -> float | None:
+    if sums[_AT[told]] <= 0 or sums[_AT[count]] <= 0:
+        return None
+    return max(float(sums[_AT[total]] / sums[_AT[count]]), 0.0)
+
+
 class Predictions:
     """The sums of all models.
 
@@ -88,16 +147,33 @@ class Predictions:
     >>> predictions = Predictions()
     >>> predictions.add("small", contribution(Outcome(output_tokens=100, latency_s=2.0), 10.0), at=0.0)
     >>> small = Model("small", output_usd_per_mtok=1.0)
-    >>> predictions.forecast([small], Prompt(text="Hi")).latency_s
+    >>> predictions.forecast([small], 10.0).latency_s
     array([2.])
     """
 
     def __init__(self) -> None:
         self.epoch = 0
         self.sums: dict[str, Array] = {}
+        self.amounts = Amounts(half_life=HALF_LIFE)
+        self._rates: dict[str, _Rate] = {}  # of the sums as they are
 
-    def add(self, model: str, amounts: Array, *, at: float, sign: float = 1.0) -> None:
-        """Add (or with ``sign=-1`` subtract) one outcome's contribution as of `at` [s]."""
+    def add(
+        self, model: str, amounts: Array, *, at: float, sign: float = 1.0, x: Array | None = None
+    ) -> None:
+        """Add (or with ``sign=-1`` subtract) one outcome's contribution as of `at` [s].
+
+        Parameters
+        ----------
+        model : str
+        amounts : ndarray
+            As `contribution`.
+        x : ndarray of shape (dim,), optional
+            The features of its decision; without them it tells nothing of how prompts differ.
+        """
+        amount = _amount(amounts)
+        if x is not None and amount is not None:
+            self.amounts.add(model, x, amount, at=at, sign=sign)
+        self._rates.pop(model, None)
         age = at / HALF_LIFE - self.epoch
         if age > 64:
             self._move(math.floor(at / HALF_LIFE))
@@ -107,12 +183,14 @@ class Predictions:
 
     def merge(self, other: Predictions, *, sign: float = 1.0) -> None:
         """Add (or with ``sign=-1`` subtract) all of another's sums, in place."""
+        self._rates.clear()
         if other.epoch > self.epoch:
             self._move(other.epoch)
         shrink = math.ldexp(1.0, max(other.epoch - self.epoch, -2000))
         for model, sums in other.sums.items():
             known = self.sums.setdefault(model, np.zeros(len(_FIELDS)))
             known += sign * np.where(_FADES, shrink, 1.0) * sums
+        self.amounts.merge(other.amounts.evidence, sign=sign)
 
     def _move(self, epoch: int) -> None:
         shrink = math.ldexp(1.0, max(self.epoch - epoch, -2000))
@@ -121,57 +199,55 @@ class Predictions:
         self.epoch = epoch
 
     def forecast(
-        self, models: Sequence[Model], prompt: Prompt, *, max_tokens: int | None = None
+        self,
+        models: Sequence[Model],
+        guessed_tokens: float,
+        *,
+        x: Array | None = None,
+        max_tokens: int | None = None,
     ) -> Forecast:
-        """Predict cost and latency of a request on each model."""
-        guessed = prompt.input_tokens
-        expected = np.array([self._cost(m, guessed, self._answer_tokens(m.name)) for m in models])
-        worst = expected
-        if max_tokens is not None:
-            worst = np.array([self._cost(m, guessed, float(max_tokens)) for m in models])
-        latency = np.array([self._mean(m.name, "latency_s", "timings", "told_timings") for m in models])
+        """Predict cost and latency of a request on each model.
+
+        Parameters
+        ----------
+        models : sequence of Model
+        guessed_tokens : float
+            Input tokens as `Prompt.input_tokens` guesses them.
+        x : ndarray of shape (dim,), optional
+            Features of the prompt; without them every answer is thought to be as long as the mean.
+        max_tokens : int, optional
+            The longest that the answer may be.
+        """
+        rates = [self._rate(model.name) for model in models]
+        expected, worst = np.empty((2, len(models)))
+        for k, (model, rate) in enumerate(zip(models, rates, strict=True)):
+            multiple = self.amounts.multiple(model.name, x)
+            answer = (self._sibling_tokens() if rate.tokens is None else rate.tokens) * multiple
+            likely = answer if max_tokens is None else min(answer, max_tokens)
+            expected[k] = worst[k] = rate.cost_usd(model, guessed_tokens, likely, multiple)
+            if max_tokens is not None:
+                worst[k] = rate.cost_usd(model, guessed_tokens, float(max_tokens), multiple)
+        latency = np.array([math.nan if rate.latency_s is None else rate.latency_s for rate in rates])
         return Forecast(cost_usd=expected, latency_s=_filled(latency), worst_usd=worst)
 
-    def _cost(self, model: Model, guessed_tokens: float, answer_tokens: float) -> float:
-        priced = model.input_usd_per_mtok > 0 or model.output_usd_per_mtok > 0
-        told_tokens = not math.isnan(self._mean(model.name, "output_tokens", "outputs", "told_outputs"))
-        paid = self._mean(model.name, "paid_usd", "payments", "told_payments")
-        if not math.isnan(paid) and not (priced and told_tokens):
-            return paid
-        return model.cost_usd(self._input_tokens(model.name, guessed_tokens), answer_tokens)
+    def _rate(self, model: str) -> _Rate:
+        if model not in self._rates:
+            self._rates[model] = _Rate.of(self.sums.get(model))
+        return self._rates[model]
 
-    def _input_tokens(self, model: str, guessed: float) -> float:
-        """What a guess turns out to be.
-
-        More than was guessed is taken as an overhead of each call, such as a system prompt that the router
-        does not see: it must not grow with the prompt. Less is taken as a tokenizer that needs fewer.
-        """
-        ratio = self._mean(model, "input_tokens", "guessed_tokens", "told_inputs")
-        if math.isnan(ratio):
-            return guessed
-        if ratio <= 1.0:
-            return guessed * ratio
-        sums = self.sums[model]
-        more = sums[_AT["input_tokens"]] - sums[_AT["guessed_tokens"]]
-        return guessed + float(more / sums[_AT["inputs"]])
-
-    def _answer_tokens(self, model: str) -> float:
-        own = self._mean(model, "output_tokens", "outputs", "told_outputs")
-        if not math.isnan(own):
-            return own
-        siblings = [self._mean(other, "output_tokens", "outputs", "told_outputs") for other in self.sums]
-        told = [tokens for tokens in siblings if not math.isnan(tokens)]
+    def _sibling_tokens(self) -> float:
+        told = [tokens for name in self.sums if (tokens := self._rate(name).tokens) is not None]
         return float(np.mean(told)) if told else ANSWER_TOKENS
 
-    def _mean(self, model: str, total: str, count: str, told: str) -> float:
-        sums = self.sums.get(model)
-        if sums is None or sums[_AT[told]] <= 0 or sums[_AT[count]] <= 0:
-            return math.nan
-        return max(float(sums[_AT[total]] / sums[_AT[count]]), 0.0)
-
     def copy(self) -> Predictions:
-        """Return sums of their own."""
+        """Return sums of their own, which predict by prompt once they are fitted."""
         return Predictions.from_bytes(self.to_bytes())
+
+    def plain(self, dim: int) -> Predictions:
+        """Return the sums of the same outcomes where every ``x`` is the constant feature alone."""
+        plain = self.copy()
+        plain.amounts.evidence = {m: sums.plain(dim) for m, sums in self.amounts.evidence.items()}
+        return plain
 
     def to_bytes(self) -> bytes:
         """Return the sums as bytes, without loss."""
@@ -179,11 +255,11 @@ class Predictions:
         for model, sums in self.sums.items():
             name = model.encode()
             parts += [struct.pack("<H", len(name)), name, sums.astype("<f8").tobytes()]
-        return b"".join(parts)
+        return b"".join([*parts, self.amounts.to_bytes()])
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Predictions:
-        """Read what `to_bytes` wrote.
+        """Read what `to_bytes` wrote; it predicts by prompt once it is fitted.
 
         Raises
         ------
@@ -195,7 +271,7 @@ class Predictions:
             magic, version, count, predictions.epoch = _HEADER.unpack_from(data)
             if magic == _MAGIC and version > _VERSION:
                 raise NewerFormatError(f"predictions: expected format version {_VERSION}, got {version}")
-            if magic != _MAGIC or version != _VERSION:
+            if magic != _MAGIC or version < 1:
                 raise FormatError(f"predictions: expected format version {_VERSION}")
             at = _HEADER.size
             for _ in range(count):
@@ -205,12 +281,14 @@ class Predictions:
                 sums = np.frombuffer(data, "<f8", len(_FIELDS), at).astype(np.float64)
                 at += sums.nbytes
                 predictions.sums[name] = sums
-        except (struct.error, ValueError) as error:
-            raise (
-                error
-                if isinstance(error, FormatError)
-                else FormatError(f"predictions: damaged: {error}")
-            ) from error
+            if version > 1:
+                predictions.amounts = Amounts.from_bytes(data[at:], half_life=HALF_LIFE)
+                at = len(data)
+        except NewerFormatError:
+            raise
+        except (struct.error, ValueError, FormatError) as error:
+            text = str(error).removeprefix("predictions: ")
+            raise FormatError(f"predictions: damaged: {text}") from error
         if (
             len(predictions.sums) != count
             or at != len(data)

@@ -17,6 +17,25 @@ from bandit_router.store import Snapshot
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Spent:
+    """What all workers have spent since the budget was set, by the log.
+
+    Attributes
+    ----------
+    requests : int
+    usd : float
+        A request without an outcome costs what was predicted [USD].
+    since, at : float
+        Of when the budget is, and when the log was asked [s since 1970].
+    """
+
+    requests: int = 0
+    usd: float = 0.0
+    since: float = 0.0
+    at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class View:
     """What one `choose` sees: settings, features and beliefs that belong together.
 
@@ -25,8 +44,8 @@ class View:
     beliefs : Beliefs
     predictions : Predictions
         Both are read under the learner's lock.
-    spent : tuple of (int, float)
-        Requests and dollars [USD] of all workers since the budget was set, when this worker heard of it.
+    spent : Spent
+        When the budget was set or this view was made, whichever was later.
     known : mapping of str to Evidence
         What was known before, of some models.
     """
@@ -36,7 +55,7 @@ class View:
     lens: Lens
     beliefs: Beliefs
     predictions: Predictions
-    spent: tuple[int, float]
+    spent: Spent
     known: Mapping[str, Evidence] = field(default_factory=dict)
 
 

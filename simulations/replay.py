@@ -7,7 +7,6 @@ predictions, preference, pace, policy, floor. The baselines are players too.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bandit_router.choosing import Offer, weigh
-from bandit_router.events import Outcome
 from bandit_router.evidence import Evidence, Observation
 from bandit_router.pacing import Pacer
 from bandit_router.policies import DEFAULT_FLOOR, Policy, draw
@@ -24,6 +22,7 @@ from bandit_router.predictions import Predictions, contribution
 from bandit_router.preference import Preference
 from bandit_router.prompt import Prompt
 from bandit_router.values import Array
+from simulations.costs import Costs, outcome
 from simulations.tables import Table
 
 Rows = NDArray[np.intp]
@@ -56,8 +55,8 @@ class Warmth:
             guessed = Prompt.of(prior.prompts[row]).input_tokens
             for k, model in enumerate(prior.models):
                 evidence[model.name].add(_observation(x, float(prior.quality[row, k])))
-                outcome = _outcome(prior, row, k)
-                predictions.add(model.name, contribution(outcome, guessed), at=0.0)
+                amounts = contribution(outcome(prior, row, k), guessed)
+                predictions.add(model.name, amounts, at=0.0, x=x)
         return cls(evidence=evidence, predictions=predictions.to_bytes())
 
 
@@ -159,13 +158,17 @@ class Bandit:
         self.unit_usd = scene.table.cost_unit_usd
         budget = scene.budget_usd
         self.pacer = None if budget is None else Pacer(budget, len(self.names))
-        self.costs = Costs(scene) if scene.price_weight or budget else None
+        self.costs = None
+        if scene.price_weight or budget:
+            known_calls = None if scene.warmth is None else scene.warmth.predictions
+            self.costs = Costs(scene.table, scene.features, scene.guessed_tokens, known=known_calls)
         self._n = 0
-        self._free = np.zeros(len(self.names))
+        self._free = self._predicted_usd = np.zeros(len(self.names))
 
     def choose(self, row: int) -> Array:
         """As `Player.choose`."""
         offer = self._offer(row)
+        self._predicted_usd = offer.cost_usd
         if self.pacer is not None:
             self.pacer.record(self.policy, offer.utility, offer.std, offer.cost_usd)
         return weigh(self.policy, offer, floor=self.scene.floor, pacer=self.pacer)
@@ -195,69 +198,11 @@ class Bandit:
         if self.costs is not None:
             spent_usd = self.costs.learn(row, k)
             if self.pacer is not None:
-                self.pacer.spend(spent_usd)
-
-
-class Costs:
-    """The router's `Predictions` of what each row would cost, kept ready for all models.
-
-    A prediction is linear in the tokens guessed of the prompt, so two numbers a model say it for every
-    row. They are read anew whenever the calls of the model have grown by 5 %.
-    """
-
-    def __init__(self, scene: Scene) -> None:
-        self.table, self.guessed = scene.table, scene.guessed_tokens
-        known = scene.warmth
-        self.predictions = Predictions() if known is None else Predictions.from_bytes(known.predictions)
-        self._fixed, self._slope, self._latency = np.zeros((3, len(scene.table.models)))
-        self._calls, self._due = np.zeros((2, len(scene.table.models)))
-        self._refresh(slice(None))
-
-    def forecast(self, row: int) -> tuple[Array, Array]:
-        """Return the predicted cost [USD] and latency [s] of each model, of shape (K,)."""
-        return self._fixed + self._slope * self.guessed[row], self._latency
-
-    def learn(self, row: int, k: int) -> float:
-        """See what the call of the `k`-th model cost, and return it [USD]."""
-        amounts = contribution(_outcome(self.table, row, k), float(self.guessed[row]))
-        self.predictions.add(self.table.models[k].name, amounts, at=0.0)
-        self._calls[k] += 1
-        if self._calls[k] >= self._due[k]:
-            self._due[k] = self._calls[k] * 1.05
-            # While some were never called, they are thought to be like the others.
-            self._refresh(slice(k, k + 1) if self._calls.all() else slice(None))
-        return float(self.table.cost_usd[row, k])
-
-    def _refresh(self, which: slice) -> None:
-        models = list(self.table.models[which])
-        none, some = (self.predictions.forecast(models, prompt) for prompt in (_NONE, _SOME))
-        self._slope[which] = (some.cost_usd - none.cost_usd) / (_SOME.input_tokens - _NONE.input_tokens)
-        self._fixed[which] = none.cost_usd - self._slope[which] * _NONE.input_tokens
-        self._latency[which] = none.latency_s
-
-
-_NONE, _SOME = Prompt(text=""), Prompt(text="", other_chars=4000)
+                self.pacer.spend(float(self._predicted_usd[k]))
+                self.pacer.settle(float(self._predicted_usd[k]), spent_usd)
 
 
 def _observation(x: Array, quality: float) -> Observation:
     return Observation(
         x=x, at=0.0, weight=1.0, weighted_reward=quality, weighted_square=quality * quality
     )
-
-
-def _outcome(table: Table, row: int, k: int) -> Outcome:
-    return Outcome(
-        cost_usd=float(table.cost_usd[row, k]) if table.has_cost else None,
-        input_tokens=_count(table.input_tokens, row, k),
-        output_tokens=_count(table.output_tokens, row, k),
-        latency_s=None if table.latency_s is None else _known(float(table.latency_s[row, k])),
-    )
-
-
-def _count(counts: Array | None, row: int, k: int) -> int | None:
-    known = None if counts is None else _known(float(counts[row, k]))
-    return None if known is None else round(known)
-
-
-def _known(value: float) -> float | None:
-    return None if math.isnan(value) else value

@@ -97,7 +97,13 @@ class Base:
     def as_plain(self, lens: Lens) -> Base:
         """Return what is left for other features, where the decisions are out of reach: plain means."""
         plain = {model: sums.plain(lens.dim) for model, sums in self.evidence.items()}
-        return replace(self, features_version=lens.features_version, evidence=plain, plain=True)
+        return replace(
+            self,
+            features_version=lens.features_version,
+            evidence=plain,
+            predictions=self.predictions.plain(lens.dim),
+            plain=True,
+        )
 
     def to_row(self) -> dict[str, Any]:  # Any: a value of each column's own type
         """Return its row of ``bases``."""

@@ -15,7 +15,7 @@ from bandit_router.evidence import Evidence, evidence_from_bytes, evidence_to_by
 from bandit_router.log import tables as t
 from bandit_router.log.bases import Base
 from bandit_router.log.eventlog import EventLog
-from bandit_router.log.folding import Fold, contributions_of, fold, tail
+from bandit_router.log.folding import Fold, contributions_of, fold, spend_all, tail
 from bandit_router.log.following import SETTLE_S, Place, last_row, settled
 from bandit_router.log.lens import Lens
 from bandit_router.log.rows import Row, to_us
@@ -97,9 +97,12 @@ def read_checkpoint(connection: sa.Connection, lens: Lens, generation: int) -> F
 def _state(row: Row) -> Fold:
     beyond = json.loads(row["beyond"] or "{}")
     seen = frozenset(beyond.get("outcomes", ()))
+    predictions = Predictions.from_bytes(row["predictions"])
+    if not bytes(row["predictions"]).startswith(Predictions().to_bytes()[:_HEAD]):
+        raise FormatError("predictions: of an earlier version, which knew nothing of prompts")
     return Fold(
         evidence=evidence_from_bytes(row["evidence"]),
-        predictions=Predictions.from_bytes(row["predictions"]),
+        predictions=predictions,
         rewards=Place(complete=row["reward_seq"]),
         outcomes=Place(complete=row["outcome_seq"], seen=seen),
         keys=set(beyond.get("keys", ())),
@@ -163,8 +166,7 @@ def _without(
     for delta in deltas:
         evidence = state.evidence.setdefault(delta.model, Evidence(lens.dim, half_life=lens.half_life_s))
         evidence.add(-delta.observation)
-    for spending in spendings:
-        state.predictions.add(spending.model, spending.amounts, at=spending.at, sign=-spending.sign)
+    spend_all(state.predictions, spendings, sign=-1.0)
     return state
 
 

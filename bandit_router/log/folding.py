@@ -23,6 +23,11 @@ from bandit_router.values import Array
 logger = logging.getLogger(__name__)
 _CHUNK = 1_024  # rows that are summed in one product
 _LOOKED_UP = 500  # ids in one statement
+_PROMPT = (  # what predictions know of it
+    t.decisions.c.input_tokens.label("guessed_tokens"),
+    t.decisions.c.features,
+    t.decisions.c.features_version,
+)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -76,12 +81,39 @@ class Fold:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spending:
-    """One outcome's contribution to the predictions of one model, or what it replaces (sign -1)."""
+    """One outcome's contribution to the predictions of one model, or what it replaces (sign -1).
+
+    `x` is None where the decision's features are of another version.
+    """
 
     model: str
     amounts: Array
     at: float
     sign: float
+    x: Array | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bill:
+    """What a request is known to cost, whichever worker decided it.
+
+    Attributes
+    ----------
+    at : float
+        When it was decided [s since 1970].
+    cost_usd : float
+        As its outcome tells, else as predicted [USD].
+    predicted_usd : float
+        As predicted [USD].
+    before_usd : float, optional
+        As the outcome told that this one replaces [USD].
+    """
+
+    decision_id: str
+    at: float
+    cost_usd: float
+    predicted_usd: float
+    before_usd: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +135,7 @@ class Tail:
     places: tuple[Place, Place]
     more: bool
     skipped: int = 0
+    bills: Sequence[Bill] = ()
 
 
 def fold(connection: sa.Connection, lens: Lens, rewards: Place, outcomes: Place) -> Fold:
@@ -127,7 +160,7 @@ def fold(connection: sa.Connection, lens: Lens, rewards: Place, outcomes: Place)
     for rows in _chunks(connection, statement):
         fold_rewards(result, rows, lens)
     for rows in _chunks(connection, _outcomes(lens.router).where(latest(t.outcomes))):
-        spend_all(result.predictions, spendings_of(rows))
+        spend_all(result.predictions, spendings_of(rows, lens))
     for base in read_bases(connection, lens.router):
         result.merge(base.under(lens), base.predictions, lens)
         result.skipped += base.skipped
@@ -150,9 +183,9 @@ def fold_rewards(result: Fold, rows: Sequence[Row], lens: Lens) -> None:
         )
 
 
-def spendings_of(rows: Iterable[Row]) -> list[Spending]:
-    """Return what outcomes contribute that replace nothing."""
-    return [spending for row in rows for spending in _spending(row, 1.0)]
+def spendings_of(rows: Iterable[Row], lens: Lens) -> list[Spending]:
+    """Return what outcomes contribute that replace nothing, each with the features of its decision."""
+    return [spending for row in rows for spending in _spending(row, lens, 1.0)]
 
 
 def _features(row: Row, lens: Lens) -> Array | None:
@@ -162,7 +195,7 @@ def _features(row: Row, lens: Lens) -> Array | None:
     try:
         return unpack(row["features"])
     except FormatError as error:
-        logger.warning("router %s: reward row %s does not count: %s", lens.router, row["seq"], error)
+        logger.warning("router %s: the features of row %s: %s", lens.router, row["seq"], error)
         return None
 
 
@@ -186,10 +219,11 @@ def tail(connection: sa.Connection, lens: Lens, rewards: Place, outcomes: Place,
     paid = [row for row in _payments(connection, new_outcomes.values()) if row["seq"] in new_outcomes]
     return Tail(
         deltas=[delta for row in heard for delta in _deltas(row, lens)],
-        spendings=[spending for row in paid for spending in _spendings(row)],
+        spendings=[spending for row in paid for spending in _spendings(row, lens)],
         places=(places[0], places[1]),
         more=more,
         skipped=sum(_features(row, lens) is None for row in heard),
+        bills=[_bill(row) for row in paid],
     )
 
 
@@ -242,15 +276,15 @@ def _revisions(connection: sa.Connection, decision_ids: Iterable[str]) -> list[R
 
 
 def _outcomes(router: str) -> sa.Select[Any]:  # Any: columns
-    guessed = t.decisions.c.input_tokens.label("guessed_tokens")
     joined = sa.join(t.outcomes, t.decisions, t.decisions.c.id == t.outcomes.c.decision_id)
-    return sa.select(t.outcomes, guessed).select_from(joined).where(t.outcomes.c.router == router)
+    selected = sa.select(t.outcomes, *_PROMPT).select_from(joined)
+    return selected.where(t.outcomes.c.router == router)
 
 
 def _payments(connection: sa.Connection, decision_ids: Iterable[str]) -> list[Row]:
-    """Outcomes of some decisions, each with the tokens that were guessed and the row that it replaces."""
-    guessed = t.decisions.c.input_tokens.label("guessed_tokens")
-    return _with_earlier(connection, t.outcomes, (guessed,), decision_ids)
+    """Outcomes of some decisions, each with what is known of the prompt and the row that it replaces."""
+    columns = (*_PROMPT, t.decisions.c.predicted_usd)
+    return _with_earlier(connection, t.outcomes, columns, decision_ids)
 
 
 def _with_earlier(
@@ -282,26 +316,43 @@ def _chunked(ids: Sequence[str]) -> Iterator[Sequence[str]]:
         yield ids[start : start + _LOOKED_UP]
 
 
-def _spendings(row: Row) -> list[Spending]:
-    spendings, earlier = _spending(row, 1.0), row["earlier"]
+def _spendings(row: Row, lens: Lens) -> list[Spending]:
+    spendings, earlier = _spending(row, lens, 1.0), row["earlier"]
     if earlier is not None:
-        spendings += _spending({**earlier, "guessed_tokens": row["guessed_tokens"]}, -1.0)
+        prompt = {column.name: row[column.name] for column in _PROMPT}
+        spendings += _spending({**earlier, **prompt}, lens, -1.0)
     return spendings
 
 
-def _spending(row: Row, sign: float) -> list[Spending]:
+def _bill(row: Row) -> Bill:
+    predicted, earlier = row["predicted_usd"] or 0.0, row["earlier"]
+    cost, before = (
+        predicted if told is None or told["cost_usd"] is None else told["cost_usd"]
+        for told in (row, earlier)
+    )
+    return Bill(
+        decision_id=row["decision_id"],
+        at=from_us(row["at_us"]),
+        cost_usd=cost,
+        predicted_usd=predicted,
+        before_usd=None if earlier is None else before,
+    )
+
+
+def _spending(row: Row, lens: Lens, sign: float) -> list[Spending]:
     try:
         amounts = contribution(outcome_of(row), row["guessed_tokens"])
     except (TypeError, ValueError) as error:
         logger.warning("outcome of decision %s does not count: %s", row["decision_id"], error)
         return []
-    return [Spending(model=row["model"], amounts=amounts, at=from_us(row["at_us"]), sign=sign)]
+    at, x = from_us(row["at_us"]), _features(row, lens)
+    return [Spending(model=row["model"], amounts=amounts, at=at, sign=sign, x=x)]
 
 
-def spend_all(predictions: Predictions, spendings: Sequence[Spending]) -> None:
-    """Add contributions to running predictions, in place."""
-    for spending in spendings:
-        predictions.add(spending.model, spending.amounts, at=spending.at, sign=spending.sign)
+def spend_all(predictions: Predictions, spendings: Iterable[Spending], *, sign: float = 1.0) -> None:
+    """Add (or with ``sign=-1`` subtract) contributions to running predictions, in place."""
+    for one in spendings:
+        predictions.add(one.model, one.amounts, at=one.at, sign=sign * one.sign, x=one.x)
 
 
 def contributions_of(
@@ -317,7 +368,7 @@ def contributions_of(
     spendings = [
         spending
         for row in _payments(connection, decision_ids)
-        for spending in _spendings(row)
+        for spending in _spendings(row, lens)
         if row["seq"] in state.outcomes
     ]
     return deltas, spendings

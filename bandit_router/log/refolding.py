@@ -55,7 +55,7 @@ def refold(archive: Archive, lens: Lens, *, before: float, since: float, plain: 
         for row in made:
             told.changed[row["model"]] = max(row["made_us"], told.changed.get(row["model"], 0))
         outcomes = _joined(archive.between("outcomes", lens.router, first, last), decisions)
-        spend_all(result.predictions, spendings_of(outcomes))
+        spend_all(result.predictions, spendings_of(outcomes, lens))
         _spend(told, decisions, {row["decision_id"]: row for row in outcomes}, to_us(since))
     return Base(
         archive=archive.id,

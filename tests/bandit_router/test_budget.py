@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
-from bandit_router.budget import FREE, DollarPrice, allowance, dollar_price
+from bandit_router.budget import FREE, LEAST, MOST, DollarPrice, allowance, dollar_price
 from bandit_router.values import Array
 
 
@@ -94,7 +94,7 @@ def test_equal_models_are_mixed_without_a_price_between_them() -> None:
 def test_allowance_makes_good_what_was_over_or_underspent() -> None:
     assert allowance(1.0, 0.0, 0, horizon=100) == 1.0
     assert allowance(1.0, 1_000.0, 1_000, horizon=100) == 1.0
-    assert allowance(1.0, 1_020.0, 1_000, horizon=100) == pytest.approx(0.8)
-    assert allowance(1.0, 950.0, 1_000, horizon=100) == pytest.approx(1.5)
-    assert allowance(1.0, 0.0, 10**6, horizon=100) == 2.0
-    assert allowance(1.0, 10.0**6, 1_000, horizon=100) == pytest.approx(0.2)
+    assert allowance(1.0, 1_010.0, 1_000, horizon=100) == pytest.approx(0.9)
+    assert allowance(1.0, 970.0, 1_000, horizon=100) == pytest.approx(1.3)
+    assert allowance(1.0, 0.0, 10**6, horizon=100) == MOST
+    assert allowance(1.0, 10.0**6, 1_000, horizon=100) == pytest.approx(LEAST)

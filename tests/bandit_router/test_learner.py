@@ -64,7 +64,8 @@ def test_closing_keeps_a_checkpoint_and_starting_reads_only_the_tail(
     for model, belief in again.beliefs().items():
         assert belief["n"] == pytest.approx(before[model]["n"], rel=1e-12)
         assert belief["mean_reward"] == pytest.approx(before[model]["mean_reward"], rel=1e-12)
-    assert {c.model: c.cost_usd for c in again.choose("x").candidates} == pytest.approx(costs)
+    # How costs differ by prompt is fitted at the start, and by then from all of the twelve.
+    assert {c.model: c.cost_usd for c in again.choose("x").candidates} == pytest.approx(costs, rel=0.01)
     talk(again, 3)
     assert counted(again) == 15
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bandit_router.pacing import ADVANCE, EVERY, EXPLORING, WINDOW, Pacer
+from bandit_router.pacing import ADVANCE, COVERED, EVERY, EXPLORING, WINDOW, Pacer
 from bandit_router.policies import EpsilonGreedy, Greedy, LinUCB, Policy, ThompsonSampling, Uniform, draw
 from bandit_router.values import Array
 
@@ -25,7 +25,8 @@ def lived(
         p = pacer.probabilities(policy, utility, np.full(3, 0.05), cost)
         assert p.sum() == pytest.approx(1.0, abs=1e-9)
         k = draw(p, generator.random())
-        pacer.spend(paid * cost[k])
+        pacer.spend(cost[k])
+        pacer.settle(cost[k], paid * cost[k])
         got[:, i] = utility[k], paid * cost[k]
     return got[0], got[1]
 
@@ -60,7 +61,9 @@ def test_more_budget_buys_more_utility() -> None:
 
 def test_bills_that_are_higher_than_predicted_are_made_good() -> None:
     """Every call costs a third more than thought; the long-run mean is the budget all the same."""
-    _, cost = lived(Pacer(1.0, 3), Greedy(), 3_000, paid=1.33)
+    pacer = Pacer(1.0, 3)
+    _, cost = lived(pacer, Greedy(), 3_000, paid=1.33)
+    assert pacer.overrun == pytest.approx(1.33, rel=0.05)
     assert cost.mean() == pytest.approx(1.0, rel=0.05)
     assert cost[-1_500:].mean() == pytest.approx(1.0, rel=0.05)
 
@@ -84,18 +87,25 @@ def test_where_even_the_cheapest_costs_more_it_serves() -> None:
 def test_an_empty_purse_pays_only_the_cheapest() -> None:
     pacer = Pacer(1.0, 3)
     assert pacer.purse_usd == ADVANCE
-    pacer.spend(ADVANCE - 1.0)
-    assert pacer.purse_usd == 2.0
+    pacer.spend(ADVANCE - 3.0)
+    assert pacer.purse_usd == 4.0
     p = pacer.mixed(Uniform(), WORTH, np.zeros(3), PRICES)
     np.testing.assert_allclose(p, [0.5, 0.5, 0.0])
     assert pacer.affordable(np.full(3, 0.01), PRICES).tolist()[2] == 0.0
     pacer.spend(10.0)
-    assert pacer.mixed(Uniform(), WORTH, np.zeros(3), PRICES).tolist() == [1.0, 0.0, 0.0]
     favourite = pacer.mixed(Greedy(), np.array([0.0, 0.5, 0.9]), np.zeros(3), PRICES)
-    assert favourite.tolist() == [1.0, 0.0, 0.0]
+    assert favourite.tolist() == [0.0, 1.0, 0.0]  # about what the budget is
 
 
-def test_floors_cost_a_tenth_of_the_budget_at_most() -> None:
+def test_an_empty_purse_and_a_small_budget_pay_the_cheapest() -> None:
+    pacer = Pacer(0.9 * PRICES[1] / COVERED, 3)
+    pacer.spend(100.0)
+    assert pacer.mixed(Uniform(), WORTH, np.zeros(3), PRICES).tolist() == [1.0, 0.0, 0.0]
+    p = pacer.mixed(Greedy(), np.array([0.0, 0.5, 0.9]), np.zeros(3), PRICES)
+    assert p.tolist() == [1.0, 0.0, 0.0]
+
+
+def test_floors_cost_a_small_part_of_the_budget_at_most() -> None:
     for budget in (0.01, 0.3, 1.0, 50.0):
         pacer = Pacer(budget, 3)
         floor = np.full(3, 0.2)

@@ -19,7 +19,7 @@ from bandit_router.prompt import Prompt
 SMALL = Model("small", input_usd_per_mtok=1.0, output_usd_per_mtok=2.0)
 LARGE = Model("large", input_usd_per_mtok=10.0, output_usd_per_mtok=20.0)
 FREE = Model("free")
-PROMPT = Prompt(text="x" * 396)  # 99 + 4 = 103 tokens
+TOKENS = Prompt(text="x" * 396).input_tokens  # 99 + 4 = 103
 NOW = 1.77e9
 
 Told = tuple[str, Outcome, float, float]  # model, outcome, guessed tokens, moment
@@ -33,7 +33,7 @@ def told(*many: Told) -> Predictions:
 
 
 def amounts(predictions: Predictions) -> dict[str, list[float]]:
-    forecast = predictions.forecast([SMALL, LARGE, FREE], PROMPT, max_tokens=500)
+    forecast = predictions.forecast([SMALL, LARGE, FREE], TOKENS, max_tokens=500)
     return {name: getattr(forecast, name).tolist() for name in Forecast.__slots__}
 
 
@@ -64,14 +64,14 @@ def test_one_overhead_does_not_blow_up_a_long_prompt() -> None:
         "large", contribution(Outcome(input_tokens=812, output_tokens=240), short.input_tokens), at=NOW
     )
     model = Model("large", input_usd_per_mtok=2.5)
-    (cost,) = told.forecast([model], long).cost_usd
+    (cost,) = told.forecast([model], long.input_tokens).cost_usd
     expected = model.cost_usd(long.input_tokens + 812 - short.input_tokens, 240)
     assert cost == pytest.approx(expected)
 
 
 def test_before_any_outcome() -> None:
-    forecast = Predictions().forecast([SMALL, LARGE], PROMPT)
-    tokens = (PROMPT.input_tokens, ANSWER_TOKENS)
+    forecast = Predictions().forecast([SMALL, LARGE], TOKENS)
+    tokens = (TOKENS, ANSWER_TOKENS)
     np.testing.assert_allclose(forecast.cost_usd, [SMALL.cost_usd(*tokens), LARGE.cost_usd(*tokens)])
     np.testing.assert_array_equal(forecast.worst_usd, forecast.cost_usd)
     assert forecast.latency_s.tolist() == [0.0, 0.0]
@@ -79,7 +79,7 @@ def test_before_any_outcome() -> None:
 
 def test_tokens_times_prices_by_hand() -> None:
     outcome = Outcome(input_tokens=200, output_tokens=50, latency_s=2.0)
-    forecast = told(("small", outcome, 100.0, NOW)).forecast([SMALL, LARGE], PROMPT, max_tokens=1_000)
+    forecast = told(("small", outcome, 100.0, NOW)).forecast([SMALL, LARGE], TOKENS, max_tokens=1_000)
     # small adds 100 tokens to what we guess; large is thought to answer as long as its sibling.
     np.testing.assert_allclose(forecast.cost_usd, [(203 + 2 * 50) / 1e6, (1030 + 20 * 50) / 1e6])
     np.testing.assert_allclose(forecast.worst_usd, [(203 + 2_000) / 1e6, (1030 + 20_000) / 1e6])
@@ -88,9 +88,9 @@ def test_tokens_times_prices_by_hand() -> None:
 
 def test_what_was_paid_counts_where_tokens_tell_nothing() -> None:
     paid = told(("free", Outcome(cost_usd=0.5), 10.0, NOW), ("small", Outcome(cost_usd=0.3), 10.0, NOW))
-    np.testing.assert_allclose(paid.forecast([FREE, SMALL], PROMPT).cost_usd, [0.5, 0.3])
+    np.testing.assert_allclose(paid.forecast([FREE, SMALL], TOKENS).cost_usd, [0.5, 0.3])
     tokens = told(("small", Outcome(cost_usd=0.3, output_tokens=0), 10.0, NOW))
-    np.testing.assert_allclose(tokens.forecast([SMALL], PROMPT).cost_usd, [103e-6])
+    np.testing.assert_allclose(tokens.forecast([SMALL], TOKENS).cost_usd, [103e-6])
 
 
 def test_a_failed_call_tells_nothing() -> None:
@@ -101,7 +101,7 @@ def test_a_failed_call_tells_nothing() -> None:
 def test_old_calls_fade() -> None:
     slow, fast = Outcome(latency_s=10.0), Outcome(latency_s=1.0)
     later = told(("small", slow, 1.0, NOW), ("small", fast, 1.0, NOW + HALF_LIFE))
-    assert later.forecast([SMALL], PROMPT).latency_s[0] == pytest.approx((0.5 * 10 + 1) / 1.5)
+    assert later.forecast([SMALL], TOKENS).latency_s[0] == pytest.approx((0.5 * 10 + 1) / 1.5)
 
 
 @given(tellings, st.randoms(use_true_random=False))
@@ -159,10 +159,55 @@ def test_bytes_give_the_same_sums_to_the_bit(many: list[Told]) -> None:
     assert predictions.to_bytes() == data
 
 
-VALID = told(
+VALID_1 = b"BRPR" + struct.pack("<HHq", 1, 1, 2926) + struct.pack("<H", 5) + b"small"
+VALID_1 += np.array([2.0, 2.0, 100.0, *[0.0] * 7, 2.0, 0.0, 0.0, 0.0]).tobytes()
+_SOME = told(
     ("small", Outcome(input_tokens=5, output_tokens=5, latency_s=1.0), 4.0, NOW),
     ("große", Outcome(cost_usd=1.0), 4.0, NOW),
-).to_bytes()
+)
+_SOME.add(
+    "small",
+    contribution(Outcome(output_tokens=7), 4.0),
+    at=NOW,
+    x=np.array([1.0, 0.5]),
+)
+VALID = _SOME.to_bytes()
+
+
+def test_bytes_of_the_first_version_predict_means() -> None:
+    known = Predictions.from_bytes(VALID_1)
+    known.amounts.fit(at=NOW)
+    forecast = known.forecast([SMALL], TOKENS, x=np.array([1.0, 0.5]))
+    np.testing.assert_allclose(forecast.cost_usd, [(103 + 2 * 50) / 1e6])
+    assert Predictions.from_bytes(known.to_bytes()).to_bytes() == known.to_bytes()
+
+
+def test_a_prompt_that_makes_one_model_wordy_makes_all_wordy() -> None:
+    """Ten times the tokens where the feature is set; a model that never met it is thought to do the same."""
+    known = Predictions()
+    for i in range(200):
+        x, tokens = np.array([1.0, i % 2]), 1_000 if i % 2 else 100
+        known.add("small", contribution(Outcome(output_tokens=tokens), 10.0), at=NOW, x=x)
+        plain = contribution(Outcome(output_tokens=200), 10.0)
+        known.add("large", plain, at=NOW, x=np.array([1.0, 0.0]))
+    known.amounts.fit(at=NOW)
+    short, long = (known.forecast([SMALL, LARGE], 0.0, x=np.array([1.0, f])) for f in (0.0, 1.0))
+    np.testing.assert_allclose(short.cost_usd[0], SMALL.cost_usd(0, 100), rtol=0.1)
+    np.testing.assert_allclose(long.cost_usd[0], SMALL.cost_usd(0, 1_000), rtol=0.1)
+    assert long.cost_usd[1] > 1.5 * short.cost_usd[1]
+
+
+def test_an_answer_is_not_thought_longer_than_it_may_be() -> None:
+    known = told(("small", Outcome(output_tokens=500), 10.0, NOW))
+    forecast = known.forecast([SMALL], 10.0, max_tokens=100)
+    assert forecast.cost_usd.tolist() == forecast.worst_usd.tolist() == [SMALL.cost_usd(10, 100)]
+
+
+def test_a_price_cut_acts_at_once() -> None:
+    known = told(("small", Outcome(output_tokens=500, cost_usd=1e-3), 10.0, NOW))
+    cheap = Model("small", input_usd_per_mtok=0.1, output_usd_per_mtok=0.2)
+    dear, cut = (known.forecast([model], TOKENS).cost_usd for model in (SMALL, cheap))
+    np.testing.assert_allclose(cut, 0.1 * dear)
 
 
 @given(st.binary(max_size=200))
@@ -185,15 +230,15 @@ def test_truncated_longer_and_newer_bytes_are_refused() -> None:
     for length in range(len(VALID)):
         with pytest.raises(FormatError, match="predictions"):
             Predictions.from_bytes(VALID[:length])
-    for other in (VALID + b"\0", VALID[:4] + struct.pack("<H", 2) + VALID[6:]):
+    for other in (VALID + b"\0", VALID[:4] + struct.pack("<H", 3) + VALID[6:]):
         with pytest.raises(FormatError, match="predictions"):
             Predictions.from_bytes(other)
-    twice = VALID[16 : 16 + 2 + 5 + 80]
+    twice = VALID_1[:6] + struct.pack("<H", 2) + VALID_1[8:] + VALID_1[16:]
     with pytest.raises(FormatError, match="predictions"):
-        Predictions.from_bytes(VALID[:6] + struct.pack("<H", 2) + VALID[8:16] + twice + twice)
+        Predictions.from_bytes(twice)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_bytes_of_sums_that_are_not_finite_are_refused(bad: float) -> None:
     with pytest.raises(FormatError, match="finite"):
-        Predictions.from_bytes(VALID[:-8] + struct.pack("<d", bad))
+        Predictions.from_bytes(VALID_1[:-8] + struct.pack("<d", bad))

@@ -314,7 +314,7 @@ class Weeks(RuleBasedStateMachine):
         for router in getattr(self, "routers", ()):
             router.beliefs()
             assert_equal_sums(sums_of(router), self.told.values(), self.features, self.half_life)
-            assert_equal_predictions(router, self.told.values())
+            assert_equal_predictions(router, self.told.values(), self.features)
 
     def teardown(self) -> None:
         for router in getattr(self, "routers", ()):
@@ -375,13 +375,14 @@ def assert_equal_sums(
             assert np.abs(seen - wanted).max() <= 1e-9 * scale
 
 
-def assert_equal_predictions(router: Router, told: Any) -> None:
-    plain = Predictions()
+def assert_equal_predictions(router: Router, told: Any, features: str) -> None:
+    plain, extractor = Predictions(), features_from_spec(features)
     for of in told:
         if of.outcome is not None:
             outcome, at = of.outcome
-            amounts = contribution(outcome, Prompt(text=of.text).input_tokens)
-            plain.add(outcome.model, amounts, at=at)
+            prompt = Prompt(text=of.text)
+            amounts = contribution(outcome, prompt.input_tokens)
+            plain.add(outcome.model, amounts, at=at, x=extractor.extract(prompt))
     found = router._worker.learner.view.predictions.copy()
     found.merge(plain, sign=-1.0)
     for sums in found.sums.values():

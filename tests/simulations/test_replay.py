@@ -14,7 +14,7 @@ from bandit_router.policies import DEFAULT_FLOOR
 from bandit_router.prompt import Prompt
 from bandit_router.values import Array
 from simulations.baselines import player_from_spec
-from simulations.replay import Bandit, Scene, Warmth, play
+from simulations.replay import Scene, Warmth
 from simulations.runs import Run, summary
 from simulations.simulate import known_rows, simulate
 from simulations.tables import Table
@@ -157,20 +157,6 @@ def test_two_jobs_give_what_one_gives() -> None:
         assert (a.policy, a.seed) == (b.policy, b.seed)
         assert (a.chosen == b.chosen).all()
         assert (a.order == b.order).all()
-
-
-def test_predicted_costs_are_the_routers() -> None:
-    """What `Costs` keeps ready is what `Predictions.forecast` says."""
-    scene = _scene(WORLD, price_weight=0.3)
-    bandit = player_from_spec("thompson", scene)
-    assert isinstance(bandit, Bandit)
-    rng = np.random.default_rng(0)
-    play(bandit, scene.order[:100], rng.random(100), WORLD.quality)
-    assert bandit.costs is not None
-    for row in (0, 5):
-        exact = bandit.costs.predictions.forecast(list(WORLD.models), Prompt.of(WORLD.prompts[row]))
-        kept, _ = bandit.costs.forecast(row)
-        np.testing.assert_allclose(kept, exact.cost_usd, rtol=0.1)
 
 
 def _scene(table: Table, price_weight: float = 0.0) -> Scene:

@@ -1,0 +1,94 @@
+"""Purse: the budget of a router, as one worker keeps it for all."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+
+import numpy as np
+
+from bandit_router.choosing import Offer
+from bandit_router.log.folding import Bill
+from bandit_router.pacing import Mask, Pacer
+from bandit_router.view import Spent, View
+
+CHARGES = 100_000  # decisions of this worker that wait to hear what they cost
+
+
+class Purse:
+    """What was spent since the budget was set, by all workers, and the price of a dollar that follows.
+
+    It is opened with what the log says. Then it charges each decision of this worker at its predicted cost
+    until the outcome tells, and hears of what other workers decide with their outcomes, from the log. A
+    decision of another worker that never has an outcome is left out: as if it had cost the mean.
+    """
+
+    def __init__(self) -> None:
+        self._pacer: Pacer | None = None
+        self._spent: Spent | None = None
+        self._models: tuple[str, ...] = ()
+        self._charges: OrderedDict[str, float] = OrderedDict()
+
+    def record(self, view: View, everything: Offer, left: Mask, bills: deque[Bill]) -> Pacer | None:
+        """Take a request into the window of recent ones; return the pacer, if there is a budget.
+
+        Parameters
+        ----------
+        view : View
+        everything : Offer
+        left : ndarray of bool of shape (K,)
+            The models that are eligible.
+        bills : deque of Bill
+            What was heard since of what requests cost; emptied.
+        """
+        settings = view.registration.settings
+        if settings.budget_usd_per_request is None:
+            self._pacer = None
+            bills.clear()
+            return None
+        models = tuple(model.name for model in everything.models)
+        pacer = self._open(view, settings.budget_usd_per_request, models)
+        while bills:
+            self._hear(pacer, bills.popleft(), view.spent)
+        utility = np.where(left, everything.utility, -np.inf)
+        pacer.record(settings.policy, utility, everything.std, everything.cost_usd)
+        return pacer
+
+    def _open(self, view: View, budget_usd: float, models: tuple[str, ...]) -> Pacer:
+        """Begin with what the log says was spent, or go on with other models."""
+        pacer = self._pacer
+        if pacer is not None and view.spent is self._spent and models == self._models:
+            return pacer
+        fresh = Pacer(budget_usd, len(models))
+        if pacer is None or view.spent is not self._spent:
+            fresh.paid, fresh.spent_usd = view.spent.requests, view.spent.usd
+            self._charges.clear()
+        else:
+            fresh.paid, fresh.spent_usd = pacer.paid, pacer.spent_usd
+        self._pacer, self._spent, self._models = fresh, view.spent, models
+        return fresh
+
+    def charge(self, decision_id: str, cost_usd: float) -> None:
+        """Charge a decision of this worker at its predicted cost [USD]."""
+        if self._pacer is None:
+            return
+        self._pacer.spend(cost_usd)
+        self._charges[decision_id] = cost_usd
+        while len(self._charges) > CHARGES:
+            self._charges.popitem(last=False)
+
+    def settle(self, decision_id: str, cost_usd: float) -> None:
+        """Charge the actual cost [USD] instead of what was charged before."""
+        charged = self._charges.get(decision_id)
+        if self._pacer is not None and charged is not None and charged != cost_usd:
+            self._pacer.settle(charged, cost_usd)
+            self._charges[decision_id] = cost_usd
+
+    def _hear(self, pacer: Pacer, bill: Bill, spent: Spent) -> None:
+        """Take in what the log says that one decision cost."""
+        if bill.decision_id in self._charges:
+            self.settle(bill.decision_id, bill.cost_usd)
+        elif bill.at >= spent.since:
+            known = bill.predicted_usd if bill.before_usd is None else bill.before_usd
+            if bill.before_usd is None and bill.at > spent.at:  # it was not there when this was opened
+                pacer.spend(known)
+            pacer.settle(known, bill.cost_usd)
