@@ -37,7 +37,7 @@ class Prior:
     """
 
     mean: float = 0.5
-    bias_precision: float = 1.0
+    bias_precision: float = 10.0
     precision: float = 30.0
     noise: float = 0.1
 
