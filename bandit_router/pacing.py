@@ -16,7 +16,7 @@ ADVANCE = 10  # budgets that may be spent ahead
 COVERED = 2  # budgets that one request may cost, whatever was spent before
 MEMORY = 400  # bills by which it is judged how far predictions are off
 TRUST = 50  # budgets' worth of bills that were as predicted, before the first
-EXPLORING = 0.03  # of the budget: the most that floors may be expected to cost
+EXPLORING = 0.01  # of the budget: the most that floors may be expected to cost
 
 Mask = NDArray[np.bool_]
 
@@ -137,7 +137,7 @@ class Pacer:
     def affordable(self, floor: Array, cost_usd: Array) -> Array:
         """Return the part of each model's floor, of shape (K,), that the budget can pay.
 
-        All floors together cost at most 3 % of the budget, and none more than the purse holds.
+        All floors together cost at most 1 % of the budget, and none more than the purse holds.
         """
         most = EXPLORING * self.budget_usd / len(floor)
         paid = np.minimum(floor, most / np.maximum(cost_usd, most))
