@@ -16,6 +16,7 @@ import numpy as np
 from bandit_router.errors import SettingsError
 from bandit_router.policies import POLICIES, Uniform, parse_spec, policy_from_spec, with_floor
 from bandit_router.values import Array, check_count, check_unit
+from simulations.drifting import Drifting
 from simulations.replay import FIRST_FIT, GROWTH, Bandit, Player, Rows, Scene
 from simulations.streams import Mask
 
@@ -334,13 +335,19 @@ def player_from_spec(spec: str, scene: Scene) -> Player:
         return fixed(scene, spec.strip().removeprefix("fixed").removeprefix(":"))
     if name == "fresh":
         return Fresh(scene, spec.strip().removeprefix("fresh").removeprefix(":"))
+    if name == "alert":
+        return _alert(scene, spec.strip().removeprefix("alert").removeprefix(":"))
     if name in BASELINES:
         return _baseline(spec, scene)
     if name not in POLICIES:
-        known = ", ".join([*POLICIES, "fixed:MODEL", "fresh:SPEC", *BASELINES])
+        known = ", ".join([*POLICIES, "fixed:MODEL", "fresh:SPEC", "alert:POLICY", *BASELINES])
         raise SettingsError(f"{spec!r}: no policy {name!r}; there are {known}")
     policy = policy_from_spec(spec)
     return uniform(scene) if isinstance(policy, Uniform) else Bandit(policy, scene)
+
+
+def _alert(scene: Scene, spec: str) -> Player:
+    return Drifting(policy_from_spec(spec or "thompson"), scene)
 
 
 def _baseline(spec: str, scene: Scene) -> Player:

@@ -57,7 +57,7 @@ class Warmth:
         for row, x in enumerate(features):
             guessed = Prompt.of(prior.prompts[row]).input_tokens
             for k, model in enumerate(prior.models):
-                evidence[model.name].add(_observation(x, float(prior.quality[row, k])))
+                evidence[model.name].add(observation(x, float(prior.quality[row, k])))
                 outcome = _outcome(prior, row, k)
                 predictions.add(model.name, contribution(outcome, guessed), at=0.0)
         return cls(evidence=evidence, predictions=predictions.to_bytes())
@@ -268,7 +268,7 @@ class Bandit:
 
     def learn(self, row: int, k: int, quality: float, *, weight: float = 1.0) -> None:
         """As `Player.learn`."""
-        self.beliefs.learn(self.names[k], _observation(self.scene.features[row], quality, weight))
+        self.beliefs.learn(self.names[k], observation(self.scene.features[row], quality, weight))
         if self.beliefs.stale >= max(FIRST_FIT, GROWTH * self._n):
             self._n += self.beliefs.stale
             self.beliefs.adopt(self.beliefs.fit())
@@ -320,7 +320,8 @@ class Costs:
 _NONE, _SOME = Prompt(text=""), Prompt(text="", other_chars=4000)
 
 
-def _observation(x: Array, quality: float, weight: float = 1.0) -> Observation:
+def observation(x: Array, quality: float, weight: float = 1.0) -> Observation:
+    """Return what a quality with some weight adds to the sums, without the checks of `Observation.of`."""
     return Observation(
         x=x,
         at=0.0,

@@ -79,7 +79,7 @@ class _Options(TypedDict):
     show_default=True,
     metavar="SPEC",
     help="thompson, linucb:alpha=A, igw:gamma=G, egreedy:epsilon=E, greedy, uniform; or fixed:MODEL, "
-    "best-fixed, zero, oracle, knn:k=K, ridge, river, fresh:SPEC.",
+    "best-fixed, zero, oracle, knn:k=K, ridge, river; fresh:SPEC, alert:POLICY.",
 )
 @click.option("--prior", type=EXISTING, help="A table that is known before round one.")
 @click.option("--prior-where", multiple=True, callback=_pairs, metavar="COL=VALUE")
@@ -124,7 +124,8 @@ def simulate(**options: Unpack[_Options]) -> None:
     """Let policies live through a full-information TABLE, seeing only what they chose.
 
     Every policy meets the same rows in the same orders; rows of the prior are left out. In a scenario the
-    best fixed model is that of each phase, and "fresh:SPEC" begins anew with each.
+    best fixed model is that of each phase, "fresh:SPEC" begins anew with each, and "alert:POLICY" notices
+    when a model changes.
     """
     try:
         _simulate(options)
