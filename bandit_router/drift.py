@@ -14,7 +14,7 @@ import numpy as np
 
 from bandit_router.values import Array
 
-THRESHOLD = 5.0  # standard errors; in 6,000 rounds of tables that do not change there was no alarm
+THRESHOLD = 5.0  # standard errors; alarms are rare where nothing changes, and cost little
 LEAST = 15  # surprises that make a change: fewer are luck, where rewards are mostly 1 and seldom 0
 WINDOW = 400  # surprises that are kept
 LIMIT = 3.0  # standard deviations that one surprise may count for
