@@ -22,7 +22,7 @@ import numpy as np
 from scipy.linalg import blas
 
 from bandit_router.errors import FormatError, NewerFormatError
-from bandit_router.values import Array, check_number, check_vector
+from bandit_router.values import Array, check_number, check_unit, check_vector
 
 FEATURE_LIMIT = 1e6  # beyond it, squares and sums of squares would lose what is small
 _TIME_LIMIT = 1e12  # [s]; beyond it, the landmark of a short half-life would overflow
@@ -217,6 +217,20 @@ class Evidence:
         self.b += g * other.b
         self.c += g * other.c
         self.n += g * other.n
+
+    def scale(self, factor: float) -> None:
+        """Let all contributions so far count `factor` times as much, in place.
+
+        Raises
+        ------
+        ValueError
+            The factor is not from 0 to 1.
+        """
+        g = check_unit("factor", factor)
+        self._triangle *= g
+        self.b *= g
+        self.c *= g
+        self.n *= g
 
     def copy(self) -> Evidence:
         """Return the same sums in arrays of their own."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,26 +16,48 @@ import numpy as np
 from bandit_router.errors import SettingsError
 from bandit_router.policies import POLICIES, Uniform, parse_spec, policy_from_spec, with_floor
 from bandit_router.values import Array, check_count, check_unit
+from simulations.drifting import Drifting
 from simulations.replay import FIRST_FIT, GROWTH, Bandit, Player, Rows, Scene
+from simulations.streams import Mask
 
 
-class Mix:
+class Onlooker:
+    """A player to whom outcomes and feedback say nothing."""
+
+    def report(self, row: int, k: int) -> None:
+        """As `Player.report`; nothing is seen."""
+
+    def learn(self, row: int, k: int, quality: float, *, weight: float = 1.0) -> None:
+        """As `Player.learn`; nothing is learnt."""
+
+
+class Mix(Onlooker):
     """The same probabilities for every row: a fixed model, the zero router, uniform.
+
+    Where the world changes, the same between changes.
 
     Parameters
     ----------
-    p : ndarray of shape (K,)
+    scene : Scene
+    mix : callable
+        Returns the probabilities, of shape (K,), for some rows of the scene.
     """
 
-    def __init__(self, p: Array) -> None:
-        self.p = p
+    def __init__(self, scene: Scene, mix: Callable[[Rows], Array]) -> None:
+        self.p = np.zeros(scene.table.quality.shape)
+        for rows in scene.parts:
+            self.p[rows] = mix(rows)
 
     def choose(self, row: int) -> Array:
         """As `Player.choose`."""
-        return self.p
+        p: Array = self.p[row]
+        return p
 
-    def learn(self, row: int, k: int, quality: float) -> None:
-        """Nothing to learn."""
+
+def open_in(scene: Scene, rows: Rows) -> Mask:
+    """Return which models can be asked in all of some rows, of shape (K,)."""
+    there: Mask = np.logical_and.reduce(scene.available[rows], axis=0)
+    return there
 
 
 def fixed(scene: Scene, model: str) -> Mix:
@@ -49,21 +72,36 @@ def fixed(scene: Scene, model: str) -> Mix:
     if model not in names:
         known = ", ".join(names)
         raise SettingsError(f"fixed: no model {model!r} in {scene.table.name}; there are {known}")
-    return Mix(_one(names.index(model), len(names)))
+    k = names.index(model)
+
+    def mix(rows: Rows) -> Array:
+        there = open_in(scene, rows)
+        return _one(k, len(names)) if there[k] else there / there.sum()
+
+    return Mix(scene, mix)
 
 
 def uniform(scene: Scene) -> Mix:
     """Return the player that chooses every model alike."""
-    k = len(scene.table.names)
-    return Mix(np.full(k, 1.0 / k))
+
+    def mix(rows: Rows) -> Array:
+        there = open_in(scene, rows)
+        share: Array = there / there.sum()
+        return share
+
+    return Mix(scene, mix)
 
 
 def best_fixed(scene: Scene) -> Mix:
     """Return the model of the highest mean reward, in hindsight; within the budget, if there is one."""
-    reward, cost = scene.means()
-    if scene.budget_usd is not None:
-        reward = np.where(cost <= max(scene.budget_usd, cost.min()), reward, -np.inf)
-    return Mix(_one(int(np.argmax(reward)), len(reward)))
+
+    def mix(rows: Rows) -> Array:
+        reward, cost = scene.means(rows)
+        if scene.budget_usd is not None:
+            reward = np.where(cost <= max(scene.budget_usd, cost.min()), reward, -np.inf)
+        return _one(int(np.argmax(reward)), len(reward))
+
+    return Mix(scene, mix)
 
 
 def zero(scene: Scene) -> Mix:
@@ -72,8 +110,16 @@ def zero(scene: Scene) -> Mix:
     Without a budget it is one model, that of the highest mean reward. With one it lies on the upper
     concave hull of (mean cost, mean reward), where the mean cost is the budget.
     """
-    reward, cost = scene.means()
-    return Mix(best_mix(cost, reward, np.inf if scene.budget_usd is None else scene.budget_usd))
+    budget = np.inf if scene.budget_usd is None else scene.budget_usd
+
+    def mix(rows: Rows) -> Array:
+        reward, cost = scene.means(rows)
+        there = np.isfinite(cost)
+        p = np.zeros(len(cost))
+        p[there] = best_mix(cost[there], reward[there], budget)
+        return p
+
+    return Mix(scene, mix)
 
 
 def best_mix(cost: Array, reward: Array, budget: float) -> Array:
@@ -96,14 +142,14 @@ def best_mix(cost: Array, reward: Array, budget: float) -> Array:
     return max(mixes, key=lambda p: float(p @ reward))
 
 
-class Oracle:
+class Oracle(Onlooker):
     """FULL INFORMATION: the model of the highest reward for every row, ties to the cheapest.
 
     With a budget it is still the highest reward, whatever it costs.
     """
 
     def __init__(self, scene: Scene) -> None:
-        reward, cost = scene.reward, scene.table.cost_usd
+        reward, cost = np.where(scene.available, scene.reward, -np.inf), scene.table.cost_usd
         tied = reward == reward.max(axis=1, keepdims=True)
         self._best = np.argmin(np.where(tied, cost, np.inf), axis=1)
         self._k = reward.shape[1]
@@ -112,11 +158,8 @@ class Oracle:
         """As `Player.choose`."""
         return _one(int(self._best[row]), self._k)
 
-    def learn(self, row: int, k: int, quality: float) -> None:
-        """Nothing to learn."""
 
-
-class Neighbours:
+class Neighbours(Onlooker):
     """Per model, the mean reward of the nearest earlier prompts that it answered.
 
     Parameters
@@ -142,8 +185,11 @@ class Neighbours:
     def choose(self, row: int) -> Array:
         """As `Player.choose`; a model that was never tried comes first."""
         x = self.scene.features[row]
-        means = np.array([self._mean(k, x) for k in range(len(self.count))])
-        return with_floor(_one(int(np.argmax(means)), len(means)), self.epsilon)
+        there = self.scene.available[row]
+        means = np.array([self._mean(k, x) for k in np.flatnonzero(there).tolist()])
+        p = np.zeros(len(there))
+        p[there] = with_floor(_one(int(np.argmax(means)), len(means)), self.epsilon)
+        return p
 
     def _mean(self, k: int, x: Array) -> float:
         rows = self.rows[k][: self.count[k]]
@@ -155,14 +201,14 @@ class Neighbours:
             told = told[np.argpartition(distance, self.k)[: self.k]]
         return float(told.mean())
 
-    def learn(self, row: int, k: int, quality: float) -> None:
+    def learn(self, row: int, k: int, quality: float, *, weight: float = 1.0) -> None:
         """As `Player.learn`."""
         at = self.count[k]
         self.rows[k][at], self.told[k][at] = row, quality - self.charge[row, k]
         self.count[k] += 1
 
 
-class Ridge:
+class Ridge(Onlooker):
     """FULL INFORMATION: ridge on the features, trained on all models' rewards of all earlier rows.
 
     Its strength is chosen by leave-one-out error at every fit. It is what could be learnt.
@@ -177,11 +223,14 @@ class Ridge:
 
     def choose(self, row: int) -> Array:
         """As `Player.choose`."""
+        there = self.scene.available[row]
         if self._next == FIRST_FIT:
-            return np.full(self.reward.shape[1], 1.0 / self.reward.shape[1])
-        return _one(int(np.argmax(self.scene.features[row] @ self._weights)), self.reward.shape[1])
+            share: Array = there / there.sum()
+            return share
+        promised = np.where(there, self.scene.features[row] @ self._weights, -np.inf)
+        return _one(int(np.argmax(promised)), len(there))
 
-    def learn(self, row: int, k: int, quality: float) -> None:
+    def learn(self, row: int, k: int, quality: float, *, weight: float = 1.0) -> None:
         """As `Player.learn`, but for what every model's reward would have been."""
         self.seen.append(row)
         if len(self.seen) >= self._next:
@@ -194,7 +243,7 @@ class Ridge:
         self._weights = np.vstack([model.intercept_, np.reshape(model.coef_, (reward.shape[1], -1)).T])
 
 
-class River:
+class River(Onlooker):
     """river's ``LinUCBDisjoint`` through its own interface, with its own defaults.
 
     Parameters
@@ -211,14 +260,47 @@ class River:
 
     def choose(self, row: int) -> Array:
         """As `Player.choose`."""
-        return _one(self.bandit.pull(self.arms, self._context(row)), len(self.arms))
+        there = [arm for arm in self.arms if self.scene.available[row, arm]]
+        return _one(self.bandit.pull(there, self._context(row)), len(self.arms))
 
-    def learn(self, row: int, k: int, quality: float) -> None:
+    def learn(self, row: int, k: int, quality: float, *, weight: float = 1.0) -> None:
         """As `Player.learn`."""
         self.bandit.update(k, self._context(row), quality - float(self.charge[row, k]))
 
     def _context(self, row: int) -> dict[int, float]:
         return dict(enumerate(self.scene.features[row].tolist()))
+
+
+class Fresh(Onlooker):
+    """A player that begins anew, knowing nothing, whenever the world changes; and so must be told when.
+
+    Parameters
+    ----------
+    scene : Scene
+    spec : str
+        SPEC of the player.
+    """
+
+    def __init__(self, scene: Scene, spec: str) -> None:
+        self.scene, self.spec = replace(scene, warmth=None), spec
+        self.starts = [int(rows[0]) for rows in scene.parts]
+        self.since = self.starts[0]
+        self.player = player_from_spec(spec, scene)
+
+    def choose(self, row: int) -> Array:
+        """As `Player.choose`."""
+        if row in self.starts[1:]:
+            self.since, self.player = row, player_from_spec(self.spec, self.scene)
+        return self.player.choose(row)
+
+    def report(self, row: int, k: int) -> None:
+        """As `Player.report`."""
+        self.player.report(row, k)
+
+    def learn(self, row: int, k: int, quality: float, *, weight: float = 1.0) -> None:
+        """As `Player.learn`; late words about earlier rounds are not heard."""
+        if self.scene.stream is None or row >= self.since:
+            self.player.learn(row, k, quality, weight=weight)
 
 
 Maker = Callable[..., Player]
@@ -251,13 +333,21 @@ def player_from_spec(spec: str, scene: Scene) -> Player:
     name = spec.strip().partition(":")[0]
     if name == "fixed":
         return fixed(scene, spec.strip().removeprefix("fixed").removeprefix(":"))
+    if name == "fresh":
+        return Fresh(scene, spec.strip().removeprefix("fresh").removeprefix(":"))
+    if name == "alert":
+        return _alert(scene, spec.strip().removeprefix("alert").removeprefix(":"))
     if name in BASELINES:
         return _baseline(spec, scene)
     if name not in POLICIES:
-        known = ", ".join([*POLICIES, "fixed:MODEL", *BASELINES])
+        known = ", ".join([*POLICIES, "fixed:MODEL", "fresh:SPEC", "alert:POLICY", *BASELINES])
         raise SettingsError(f"{spec!r}: no policy {name!r}; there are {known}")
     policy = policy_from_spec(spec)
     return uniform(scene) if isinstance(policy, Uniform) else Bandit(policy, scene)
+
+
+def _alert(scene: Scene, spec: str) -> Player:
+    return Drifting(policy_from_spec(spec or "thompson"), scene)
 
 
 def _baseline(spec: str, scene: Scene) -> Player:

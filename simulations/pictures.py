@@ -19,7 +19,7 @@ from scipy import stats
 
 from bandit_router.values import Array
 from simulations.metrics import cumulative_regret, hull, hull_value, mean_interval
-from simulations.runs import Run, best_fixed
+from simulations.runs import Run, best_fixed_rewards
 from simulations.tables import Table
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#5b4a9c", "#8c6d31")
@@ -69,6 +69,7 @@ def reward_picture(groups: Mapping[str, Sequence[Run]]) -> str:
         figure, axes = _figure(6.2, 3.3)
         for at, runs in enumerate(groups.values()):
             _band(axes, np.array([moving_mean(run.reward[:n], window) for run in runs]), at, window)
+        _mark_changes(axes, groups, n)
         axes.set(xlabel="round", ylabel=f"reward, mean of {window:,} rounds")
         return _svg(figure, "Reward over rounds, by policy")
 
@@ -81,6 +82,7 @@ def regret_picture(groups: Mapping[str, Sequence[Run]], table: Table) -> str:
         axes.axhline(0.0, color=GREY, linewidth=1)
         for at, runs in enumerate(groups.values()):
             _band(axes, np.array([_regret(run, table)[:n] for run in runs]), at, 1)
+        _mark_changes(axes, groups, n)
         axes.set(xlabel="round", ylabel="regret against best fixed (lower is better)")
         return _svg(figure, "Cumulative regret against the best fixed model, by policy")
 
@@ -99,6 +101,7 @@ def share_picture(groups: Mapping[str, Sequence[Run]], models: Sequence[str]) ->
         grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
         for axes, (policy, runs) in zip(grid.flat, groups.items(), strict=False):
             _shares(axes, runs, models, n, window)
+            _mark_changes(axes, groups, n)
             axes.set_title(shorten(policy, 34), fontsize=9.5, color=INK, loc="left")
         for axes in list(grid.flat)[len(groups) :]:
             axes.set_axis_off()
@@ -149,14 +152,21 @@ def _rounds(groups: Mapping[str, Sequence[Run]]) -> int:
     return min(len(run.chosen) for runs in groups.values() for run in runs)
 
 
+def _mark_changes(axes: Axes, groups: Mapping[str, Sequence[Run]], n: int) -> None:
+    """A line where the world changes."""
+    run = next(iter(groups.values()))[0]
+    for phase in run.phases[1:]:
+        if phase.start < n:
+            axes.axvline(phase.start, color=INK, linewidth=0.8, linestyle=(0, (1, 2)))
+
+
 def _figure(width: float, height: float) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots()
 
 
 def _regret(run: Run, table: Table) -> Array:
-    reference = table.reward(run.price_weight)[run.order, best_fixed(run, table)]
-    return cumulative_regret(run.reward, reference)
+    return cumulative_regret(run.reward, best_fixed_rewards(run, table))
 
 
 def _band(axes: Axes, lines: Array, at: int, start: int) -> None:

@@ -7,7 +7,8 @@ predictions, preference, pace, policy, floor. The baselines are players too.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import defaultdict
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -23,6 +24,7 @@ from bandit_router.preference import Preference
 from bandit_router.prompt import Prompt
 from bandit_router.values import Array
 from simulations.costs import Costs, outcome
+from simulations.streams import Mask, Stream
 from simulations.tables import Table
 
 Rows = NDArray[np.intp]
@@ -54,7 +56,7 @@ class Warmth:
         for row, x in enumerate(features):
             guessed = Prompt.of(prior.prompts[row]).input_tokens
             for k, model in enumerate(prior.models):
-                evidence[model.name].add(_observation(x, float(prior.quality[row, k])))
+                evidence[model.name].add(observation(x, float(prior.quality[row, k])))
                 amounts = contribution(outcome(prior, row, k), guessed)
                 predictions.add(model.name, amounts, at=0.0, x=x)
         return cls(evidence=evidence, predictions=predictions.to_bytes())
@@ -81,6 +83,8 @@ class Scene:
         Probability that explores, over all models together.
     warmth : Warmth, optional
         What is known before round one.
+    stream : Stream, optional
+        Where the world changes; `table` is the stream's then, a row a round.
     """
 
     table: Table
@@ -91,6 +95,32 @@ class Scene:
     budget_usd: float | None = None
     floor: float = DEFAULT_FLOOR
     warmth: Warmth | None = None
+    stream: Stream | None = None
+
+    def on(self, stream: Stream) -> Scene:
+        """Return the scene of a stream of rows of this one's table."""
+        return replace(
+            self,
+            table=stream.table,
+            order=np.arange(len(stream.rows)),
+            features=self.features[stream.rows],
+            guessed_tokens=self.guessed_tokens[stream.rows],
+            stream=stream,
+        )
+
+    @property
+    def available(self) -> Mask:
+        """Which models can be asked, of shape (n, K)."""
+        if self.stream is None:
+            return np.broadcast_to(np.True_, self.table.quality.shape)
+        return self.stream.available
+
+    @property
+    def parts(self) -> list[Rows]:
+        """The rows that are lived through, cut where the world changes."""
+        if self.stream is None:
+            return [self.order]
+        return [self.order[phase.rounds] for phase in self.stream.phases]
 
     @property
     def reward(self) -> Array:
@@ -102,9 +132,14 @@ class Scene:
         """What each answer costs, in reward, of shape (n, K)."""
         return self.table.quality - self.reward
 
-    def means(self) -> tuple[Array, Array]:
-        """Return each model's mean reward and mean cost [USD] over the rounds, of shape (K,)."""
-        return self.reward[self.order].mean(axis=0), self.table.cost_usd[self.order].mean(axis=0)
+    def means(self, rows: Rows) -> tuple[Array, Array]:
+        """Return each model's mean reward and mean cost [USD] over some rows, of shape (K,).
+
+        Of a model that cannot be asked in all of them: -inf and infinity.
+        """
+        there = self.available[rows].all(axis=0)
+        reward, cost = self.reward[rows].mean(axis=0), self.table.cost_usd[rows].mean(axis=0)
+        return np.where(there, reward, -np.inf), np.where(there, cost, np.inf)
 
 
 class Player(Protocol):
@@ -114,8 +149,12 @@ class Player(Protocol):
         """Return how likely each model is chosen for a row of the table, of shape (K,)."""
         ...
 
-    def learn(self, row: int, k: int, quality: float) -> None:
-        """Be told that the answer of the `k`-th model to that row had this quality."""
+    def report(self, row: int, k: int) -> None:
+        """See what the answer of the `k`-th model to that row cost, and how long it took."""
+        ...
+
+    def learn(self, row: int, k: int, quality: float, *, weight: float = 1.0) -> None:
+        """Be told that the answer of the `k`-th model to that row had this quality, and how much it counts."""
         ...
 
 
@@ -135,9 +174,35 @@ def play(player: Player, order: Rows, draws: Array, told: Array) -> Rows:
     chosen = np.empty(len(order), dtype=np.intp)
     for t, (row, u) in enumerate(zip(order.tolist(), draws.tolist(), strict=True)):
         k = draw(player.choose(row), u)
+        player.report(row, k)
         player.learn(row, k, float(told[row, k]))
         chosen[t] = k
     return chosen
+
+
+def play_stream(player: Player, stream: Stream, draws: Array) -> Rows:
+    """Live through a stream, and return the models chosen, of shape (n,).
+
+    What an answer cost is seen at once; what it was worth when feedback comes, if it does.
+    """
+    chosen = np.empty(len(draws), dtype=np.intp)
+    coming: dict[int, list[int]] = defaultdict(list)
+    for t, u in enumerate(draws.tolist()):
+        for row in coming.pop(t, ()):
+            _hear(player, stream, row, int(chosen[row]))
+        chosen[t] = k = draw(player.choose(t), u)
+        player.report(t, k)
+        if stream.delay[t] == 0:
+            _hear(player, stream, t, k)
+        else:
+            coming[t + int(stream.delay[t])].append(t)
+    return chosen
+
+
+def _hear(player: Player, stream: Stream, row: int, k: int) -> None:
+    weight = float(stream.weight[row, k])
+    if weight > 0.0:
+        player.learn(row, k, float(stream.told[row, k]), weight=weight)
 
 
 class Bandit:
@@ -158,26 +223,28 @@ class Bandit:
         self.unit_usd = scene.table.cost_unit_usd
         budget = scene.budget_usd
         self.pacer = None if budget is None else Pacer(budget, len(self.names))
-        self.costs = None
-        if scene.price_weight or budget:
-            known_calls = None if scene.warmth is None else scene.warmth.predictions
-            self.costs = Costs(scene.table, scene.features, scene.guessed_tokens, known=known_calls)
+        self.costs = _costs(scene) if scene.price_weight or budget else None
         self._n = 0
         self._free = self._predicted_usd = np.zeros(len(self.names))
 
     def choose(self, row: int) -> Array:
         """As `Player.choose`."""
-        offer = self._offer(row)
+        offer, there = self._offer(row), self.scene.available[row]
         self._predicted_usd = offer.cost_usd
         if self.pacer is not None:
-            self.pacer.record(self.policy, offer.utility, offer.std, offer.cost_usd)
-        return weigh(self.policy, offer, floor=self.scene.floor, pacer=self.pacer)
+            utility = np.where(there, offer.utility, -np.inf)
+            self.pacer.record(self.policy, utility, offer.std, offer.cost_usd)
+        p = np.zeros(len(there))
+        p[there] = weigh(self.policy, offer.only(there), floor=self.scene.floor, pacer=self.pacer)
+        return p
 
     def _offer(self, row: int) -> Offer:
         mean, std = self.beliefs.predict(self.scene.features[row])
         utility, cost_usd, latency_s = mean, self._free, self._free
         if self.costs is not None:
             cost_usd, latency_s = self.costs.forecast(row)
+            if self.scene.stream is not None:
+                cost_usd = cost_usd * self.scene.stream.price[row]
             utility = self.preference.utility(mean, cost_usd, latency_s, cost_unit_usd=self.unit_usd)
         return Offer(
             models=self.scene.table.models,
@@ -189,20 +256,37 @@ class Bandit:
             utility=utility,
         )
 
-    def learn(self, row: int, k: int, quality: float) -> None:
-        """As `Player.learn`; cost, tokens and latency of the chosen model are seen too."""
-        self.beliefs.learn(self.names[k], _observation(self.scene.features[row], quality))
+    def report(self, row: int, k: int) -> None:
+        """As `Player.report`."""
+        if self.costs is None:
+            return
+        self.costs.learn(row, k)
+        if self.pacer is not None:
+            predicted_usd = float(self._predicted_usd[k])
+            self.pacer.spend(predicted_usd)
+            self.pacer.settle(predicted_usd, float(self.scene.table.cost_usd[row, k]))
+
+    def learn(self, row: int, k: int, quality: float, *, weight: float = 1.0) -> None:
+        """As `Player.learn`."""
+        self.beliefs.learn(self.names[k], observation(self.scene.features[row], quality, weight))
         if self.beliefs.stale >= max(FIRST_FIT, GROWTH * self._n):
             self._n += self.beliefs.stale
             self.beliefs.adopt(self.beliefs.fit())
-        if self.costs is not None:
-            spent_usd = self.costs.learn(row, k)
-            if self.pacer is not None:
-                self.pacer.spend(float(self._predicted_usd[k]))
-                self.pacer.settle(float(self._predicted_usd[k]), spent_usd)
 
 
-def _observation(x: Array, quality: float) -> Observation:
+def _costs(scene: Scene) -> Costs:
+    """What calls cost at list prices: price changes are known, and not for predictions to find out."""
+    table = scene.table if scene.stream is None else scene.stream.listed
+    known = None if scene.warmth is None else scene.warmth.predictions
+    return Costs(table, scene.features, scene.guessed_tokens, known=known)
+
+
+def observation(x: Array, quality: float, weight: float = 1.0) -> Observation:
+    """Return what a quality with some weight adds to the sums, without the checks of `Observation.of`."""
     return Observation(
-        x=x, at=0.0, weight=1.0, weighted_reward=quality, weighted_square=quality * quality
+        x=x,
+        at=0.0,
+        weight=weight,
+        weighted_reward=weight * quality,
+        weighted_square=weight * quality * quality,
     )

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from rich.table import Table as TerminalTable
@@ -16,12 +16,23 @@ from rich.text import Text
 from bandit_router import __version__
 from simulations.metrics import hull, hull_value, mean_interval
 from simulations.runs import Run, document, summary
+from simulations.streams import Phase
 from simulations.tables import Table
 
 Interval = tuple[float, float, float]
 
 TEMPLATE = "report.html"
 STATIC = ("fixed", "best-fixed", "zero", "uniform", "oracle")  # policies that do not learn
+PHASE_COLUMNS: dict[str, Literal["left", "right"]] = {
+    "rounds": "left",
+    "phase": "left",
+    "policy": "left",
+    "reward": "right",
+    "quality": "right",
+    "$/1000": "right",
+    "regret": "right",
+    "models": "left",
+}
 SHOWN_MODELS = 7  # that get a colour of their own
 
 
@@ -67,6 +78,43 @@ def terminal_table(table: Table, runs: Sequence[Run]) -> TerminalTable:
     for line in lines(table, runs):
         result.add_row(*(Text(cell) for cell in _cells(line)))
     return result
+
+
+def phases_table(table: Table, runs: Sequence[Run]) -> TerminalTable | None:
+    """Return a line per policy and phase or mark of a world that changes; None where it does not."""
+    streams = [run.stream for run in runs if run.stream is not None]
+    if not streams:
+        return None
+    result = TerminalTable(title="phases", title_justify="left", box=None, pad_edge=False)
+    for heading, justify in PHASE_COLUMNS.items():
+        result.add_column(heading, justify=justify)
+    phases = [*enumerate(streams[0].phases), *enumerate(streams[0].marks)]
+    for at, phase in phases:
+        for (weight, _, policy), group in _groups(runs).items():
+            which = "phases" if phase in streams[0].phases else "marks"
+            rows = [summary(run, table)[which][at] for run in group]
+            name = f"{policy} at price {weight:g}" if weight else policy
+            result.add_row(*(Text(cell) for cell in _phase_cells(name, phase, rows)))
+    return result
+
+
+def _phase_cells(policy: str, phase: Phase, rows: Sequence[dict[str, Any]]) -> list[str]:  # Any: numbers
+    """A line of the table of phases."""
+    share = {m: float(np.mean([row["share"][m] for row in rows])) for m in rows[0]["share"]}
+
+    def interval(name: str) -> Interval:
+        return mean_interval([row[name] for row in rows])
+
+    return [
+        f"{phase.start}-{phase.end - 1}",
+        phase.name,
+        policy,
+        with_half(interval("mean_reward"), 4),
+        f"{interval('mean_quality')[0]:.4f}",
+        f"{1000 * interval('mean_cost_usd')[0]:.4g}",
+        with_half(interval("regret_vs_best_fixed"), 1),
+        top_shares(share),
+    ]
 
 
 def write_json(path: str | Path, table: Table, runs: Sequence[Run]) -> None:
@@ -134,9 +182,19 @@ def _line(table: Table, runs: Sequence[Run]) -> Line:
 
 def _above_zero(table: Table, run: Run) -> float:
     """Quality above what mixing single models reaches for the same money, on the run's own rows."""
-    cost, quality = table.cost_usd[run.order].mean(axis=0), table.quality[run.order].mean(axis=0)
-    spent = max(float(run.cost_usd.mean()), float(cost.min()))
-    return float(run.quality.mean() - hull_value(hull(cost, quality), spent))
+    above = [_phase_above_zero(table, run, phase) * (phase.end - phase.start) for phase in run.phases]
+    return sum(above) / len(run.chosen)
+
+
+def _phase_above_zero(table: Table, run: Run, phase: Phase) -> float:
+    rows = run.order[phase.rounds]
+    cost = run.table(table).cost_usd[rows].mean(axis=0)
+    quality = run.table(table).quality[rows].mean(axis=0)
+    if run.stream is not None:
+        there = run.stream.available[phase.rounds].all(axis=0)
+        cost, quality = cost[there], quality[there]
+    spent = max(float(run.cost_usd[phase.rounds].mean()), float(cost.min()))
+    return float(run.quality[phase.rounds].mean() - hull_value(hull(cost, quality), spent))
 
 
 def _cells(line: Line) -> list[str]:
@@ -210,7 +268,14 @@ def _page(table: Table, runs: Sequence[Run]) -> str:
         rounds=max(len(run.chosen) for run in runs),
         caption=_caption(table, runs),
         sections=_sections(table, runs),
+        phases=_changes(runs),
     )
+
+
+def _changes(runs: Sequence[Run]) -> tuple[Phase, ...]:
+    """The phases of the longest run in a world that changes."""
+    changing = [run for run in runs if run.stream is not None]
+    return max((run.phases for run in changing), key=len, default=())
 
 
 def _sections(table: Table, runs: Sequence[Run]) -> list[dict[str, Any]]:  # Any: what the template shows
@@ -248,7 +313,8 @@ def _block(
     groups = {policy: group for (_, _, policy), group in _groups(runs).items()}
     learning = {p: g for p, g in groups.items() if p.split(":")[0] not in STATIC}
     shown = _shown_models(table, list(learning.values()))
-    plane = pictures.plane_picture(groups, table, budget_usd) if table.has_cost else ""
+    standing = all(run.stream is None for run in runs)
+    plane = pictures.plane_picture(groups, table, budget_usd) if standing and table.has_cost else ""
     shares = pictures.share_picture(learning, shown) if learning else ""
     return {
         "budget_usd": budget_usd,

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bandit_router.values import Array
+from simulations.streams import Phase, Stream
 from simulations.tables import Table
 
 
@@ -34,6 +35,8 @@ class Run:
         The model and the table's row of each round.
     quality, cost_usd, reward : ndarray of shape (n,)
         Of what was chosen; the cost in [USD].
+    stream : Stream, optional
+        Where the world changed, what every model would have answered; `order` counts in its rounds then.
     """
 
     policy: str
@@ -46,6 +49,7 @@ class Run:
     quality: Array
     cost_usd: Array
     reward: Array
+    stream: Stream | None = None
 
     def __post_init__(self) -> None:
         for name in ("chosen", "order"):
@@ -66,6 +70,17 @@ class Run:
         counts = np.bincount(self.chosen, minlength=len(self.models))
         return {model: float(n / len(self.chosen)) for model, n in zip(self.models, counts, strict=True)}
 
+    def table(self, table: Table) -> Table:
+        """Return what it lived through: its stream's table if the world changed, else the one given."""
+        return table if self.stream is None else self.stream.table
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """All its rounds, cut where the world changed."""
+        if self.stream is None:
+            return (Phase(name="all", start=0, end=len(self.chosen)),)
+        return self.stream.phases
+
 
 def _frozen(values: Any, dtype: np.dtype[Any]) -> NDArray[Any]:  # Any: whatever becomes an array
     array = np.array(values, dtype=dtype)
@@ -73,18 +88,37 @@ def _frozen(values: Any, dtype: np.dtype[Any]) -> NDArray[Any]:  # Any: whatever
     return array
 
 
-def best_fixed(run: Run, table: Table) -> int:
+def best_fixed(run: Run, table: Table, phase: Phase | None = None) -> int:
     """Return which single model would have been best on the run's rows, in hindsight.
 
     The highest mean reward; with a budget, among the models whose mean cost on these rows is within
     it, and the cheapest if none is.
+
+    Parameters
+    ----------
+    run : Run
+    table : Table
+    phase : Phase, optional
+        Only of these rounds; of the models that could be asked in all of them.
     """
-    reward = table.reward(run.price_weight)[run.order].mean(axis=0)
-    cost = table.cost_usd[run.order].mean(axis=0)
+    rounds = slice(None) if phase is None else phase.rounds
+    rows = run.order[rounds]
+    reward = run.table(table).reward(run.price_weight)[rows].mean(axis=0)
+    cost = run.table(table).cost_usd[rows].mean(axis=0)
+    if run.stream is not None:
+        there = run.stream.available[rounds].all(axis=0)
+        reward, cost = np.where(there, reward, -np.inf), np.where(there, cost, np.inf)
     if run.budget_usd is None:
         return int(reward.argmax())
     within = cost <= run.budget_usd
     return int(np.where(within, reward, -np.inf).argmax() if within.any() else cost.argmin())
+
+
+def best_fixed_rewards(run: Run, table: Table) -> Array:
+    """Return what the best fixed model of each phase (`best_fixed`) got in each round, of shape (n,)."""
+    reward = run.table(table).reward(run.price_weight)[run.order]
+    parts = [reward[phase.rounds, best_fixed(run, table, phase)] for phase in run.phases]
+    return np.concatenate(parts)
 
 
 def oracle(table: Table, price_weight: float) -> NDArray[np.int64]:
@@ -101,7 +135,8 @@ def summary(run: Run, table: Table) -> dict[str, Any]:
     """Return the numbers of a run: one row of ``simulate --json``.
 
     Regrets are sums over the run's rounds, of the best fixed model (`best_fixed`) and of the
-    per-prompt `oracle`, less what the run got.
+    per-prompt `oracle`, less what the run got. Where the world changes, the best fixed model is that of
+    each phase, and ``phases`` and ``marks`` have numbers of their own.
 
     Parameters
     ----------
@@ -111,7 +146,9 @@ def summary(run: Run, table: Table) -> dict[str, Any]:
     """
     if run.models != table.names:
         raise ValueError(f"models: expected those of the table, {table.names}, got {run.models}")
-    reward = table.reward(run.price_weight)[run.order]
+    reward = run.table(table).reward(run.price_weight)[run.order]
+    if run.stream is not None:
+        reward = np.where(run.stream.available, reward, -np.inf)
     last = run.reward[-math.ceil(len(run.reward) / 3) :]
     return {
         "policy": run.policy,
@@ -123,10 +160,40 @@ def summary(run: Run, table: Table) -> dict[str, Any]:
         "mean_quality": float(run.quality.mean()),
         "mean_cost_usd": float(run.cost_usd.mean()),
         "total_cost_usd": float(run.cost_usd.sum()),
-        "regret_vs_best_fixed": float((reward[:, best_fixed(run, table)] - run.reward).sum()),
+        "regret_vs_best_fixed": float((best_fixed_rewards(run, table) - run.reward).sum()),
         "regret_vs_oracle": float((reward.max(axis=1) - run.reward).sum()),
         "share": run.share,
         "n": len(run.chosen),
+        **({} if run.stream is None else _told_apart(run, table)),
+    }
+
+
+def _told_apart(run: Run, table: Table) -> dict[str, Any]:
+    assert run.stream is not None
+    return {
+        "phases": [phase_summary(run, table, phase) for phase in run.stream.phases],
+        "marks": [phase_summary(run, table, phase) for phase in run.stream.marks],
+    }
+
+
+def phase_summary(run: Run, table: Table, phase: Phase) -> dict[str, Any]:
+    """Return the numbers of some rounds of a run; regret is against the model that was best in them."""
+    rounds = phase.rounds
+    best = best_fixed(run, table, phase)
+    reference = run.table(table).reward(run.price_weight)[run.order][rounds, best]
+    counts = np.bincount(run.chosen[rounds], minlength=len(run.models))
+    paid = np.bincount(run.chosen[rounds], weights=run.cost_usd[rounds], minlength=len(run.models))
+    n = phase.end - phase.start
+    return {
+        "name": phase.name,
+        "from": phase.start,
+        "to": phase.end,
+        "mean_reward": float(run.reward[rounds].mean()),
+        "mean_quality": float(run.quality[rounds].mean()),
+        "mean_cost_usd": float(run.cost_usd[rounds].mean()),
+        "regret_vs_best_fixed": float((reference - run.reward[rounds]).sum()),
+        "share": dict(zip(run.models, (counts / n).tolist(), strict=True)),
+        "cost_usd": dict(zip(run.models, paid.tolist(), strict=True)),
     }
 
 

@@ -12,10 +12,11 @@ from bandit_router.errors import SettingsError, TableError
 from bandit_router.features import FeatureExtractor, HashedFeatures
 from bandit_router.policies import DEFAULT_FLOOR
 from bandit_router.prompt import Prompt
-from bandit_router.values import check_amount, check_unit
+from bandit_router.values import Array, check_amount, check_unit
 from simulations.baselines import import_extra, player_from_spec
-from simulations.replay import Rows, Scene, Warmth, play
+from simulations.replay import Rows, Scene, Warmth, play, play_stream
 from simulations.runs import Run
+from simulations.streams import World
 from simulations.tables import Table
 
 FeedbackKind = Literal["score", "thumbs"]
@@ -23,7 +24,7 @@ Progress = Callable[[int, int], None]
 
 
 def simulate(
-    table: Table,
+    table: Table | World,
     specs: Sequence[str],
     *,
     seeds: int = 5,
@@ -45,7 +46,8 @@ def simulate(
 
     Parameters
     ----------
-    table : Table
+    table : Table or World
+        A world is a scenario with its tables: it changes while it is lived through.
     specs : sequence of str
         Policies, as `player_from_spec`.
     seeds : int
@@ -57,7 +59,8 @@ def simulate(
     prior : Table, optional
         Everything in it is known before round one, of the models that both tables have.
     feedback : {"score", "thumbs"}
-        Whether a policy is told the quality, or 1 with that probability and else 0.
+        Whether a policy is told the quality, or 1 with that probability and else 0; what is said in a
+        world stands in its scenario.
     rows : int, optional
         The first so many rounds of every order.
     features : FeatureExtractor, optional
@@ -79,18 +82,21 @@ def simulate(
     SettingsError, TableError, ValueError
         A setting is wrong, or nothing is left to live through.
     """
+    table, world = (table.table, table) if isinstance(table, World) else (table, None)
     specs = list(dict.fromkeys(spec.strip() for spec in specs))
     weights = list(dict.fromkeys(check_amount("price weight", w) for w in price_weights))
     _check(table, specs, seeds, weights, budget_usd, feedback, rows, jobs, floor)
+    if world is not None and feedback != "score":
+        raise SettingsError("feedback: with a scenario, say [[signal]] in its file")
     stage = _stage(table, features or HashedFeatures(), budget_usd, floor, prior)
     lives = [
-        _Life(spec=spec, seed=seed, rows=rows, thumbs=feedback == "thumbs", scene=scene)
+        _Life(spec=spec, seed=seed, rows=rows, thumbs=feedback == "thumbs", scene=scene, world=world)
         for scene in (replace(stage, price_weight=weight) for weight in weights)
         for spec in specs
         for seed in range(seeds)
     ]
     for life in lives[::seeds]:
-        player_from_spec(life.spec, life.scene)  # a wrong SPEC is refused before hours of work
+        player_from_spec(life.spec, life.first_scene())  # a wrong SPEC is refused before hours of work
     return list(_counted(_lived(lives, jobs), len(lives), progress))
 
 
@@ -110,8 +116,16 @@ class _Life:
     rows: int | None
     thumbs: bool
     scene: Scene
+    world: World | None
 
     def live(self) -> Run:
+        return self._changing(self.world) if self.world is not None else self._standing()
+
+    def first_scene(self) -> Scene:
+        """Return a scene to see whether the SPEC is right."""
+        return self.scene if self.world is None else self._streamed(self.world)[0]
+
+    def _standing(self) -> Run:
         table, live = self.scene.table, self.scene.order
         rng = np.random.default_rng(self.seed)
         order, draws = rng.permutation(live)[: self.rows], rng.random(len(live))[: self.rows]
@@ -121,6 +135,17 @@ class _Life:
         scene = replace(self.scene, order=order)
         chosen = play(player_from_spec(self.spec, scene), order, draws, told)
         return self._run(scene, chosen)
+
+    def _changing(self, world: World) -> Run:
+        scene, draws = self._streamed(world)
+        assert scene.stream is not None
+        chosen = play_stream(player_from_spec(self.spec, scene), scene.stream, draws)
+        return self._run(scene, chosen)
+
+    def _streamed(self, world: World) -> tuple[Scene, Array]:
+        rng = np.random.default_rng(self.seed)
+        stream = world.stream(self.scene.order, rng).first(self.rows)
+        return self.scene.on(stream), rng.random(len(stream.rows))
 
     def _run(self, scene: Scene, chosen: Rows) -> Run:
         at = (scene.order, chosen)
@@ -135,6 +160,7 @@ class _Life:
             quality=scene.table.quality[at],
             cost_usd=scene.table.cost_usd[at],
             reward=scene.reward[at],
+            stream=None if scene.stream is None else scene.stream.bare(),
         )
 
 

@@ -50,6 +50,8 @@ class Table:
         Rows left out because a quality or a cost was missing.
     pool : str, optional
         The pool or the model names that were asked for.
+    unit_usd : float, optional
+        A cost unit of its own [USD], where costs change and the unit must not.
 
     Raises
     ------
@@ -83,6 +85,7 @@ class Table:
     output_tokens: Array | None = None
     dropped: int = 0
     pool: str | None = None
+    unit_usd: float | None = None
 
     def __post_init__(self) -> None:
         if not self.prompts:
@@ -122,7 +125,9 @@ class Table:
 
     @property
     def cost_unit_usd(self) -> float:
-        """The mean cost of the dearest model [USD]; 0 where the costs are not known."""
+        """The mean cost of the dearest model [USD], or `unit_usd`; 0 where the costs are not known."""
+        if self.unit_usd is not None:
+            return self.unit_usd
         return float(self.cost_usd.mean(axis=0).max())
 
     def reward(self, price_weight: float, *, cost_unit_usd: float | None = None) -> Array:

@@ -17,6 +17,7 @@ from bandit_router.policies import DEFAULT_FLOOR
 
 if TYPE_CHECKING:
     from bandit_router.features import FeatureExtractor
+    from simulations.streams import World
     from simulations.tables import Table
 
 DEFAULT_POLICIES = ("thompson", "linucb", "uniform", "best-fixed", "zero")
@@ -59,6 +60,7 @@ class _Options(TypedDict):
     feedback: Literal["score", "thumbs"]
     features: str | None
     floor: float
+    scenario: Path | None
     jobs: int | None
     json: Path | None
     html: Path | None
@@ -77,7 +79,7 @@ class _Options(TypedDict):
     show_default=True,
     metavar="SPEC",
     help="thompson, linucb:alpha=A, igw:gamma=G, egreedy:epsilon=E, greedy, uniform; or fixed:MODEL, "
-    "best-fixed, zero, oracle, knn:k=K, ridge, river.",
+    "best-fixed, zero, oracle, knn:k=K, ridge, river; fresh:SPEC, alert:POLICY.",
 )
 @click.option("--prior", type=EXISTING, help="A table that is known before round one.")
 @click.option("--prior-where", multiple=True, callback=_pairs, metavar="COL=VALUE")
@@ -107,6 +109,12 @@ class _Options(TypedDict):
     help="Exploration over all models together.",
 )
 @click.option(
+    "--scenario",
+    type=EXISTING,
+    metavar="FILE.toml",
+    help="How the world changes: tables that follow, prices, qualities, models, feedback.",
+)
+@click.option(
     "--jobs", type=click.IntRange(min=1), help="Processes; by default one per core where that pays."
 )
 @click.option("--json", type=WRITTEN, callback=_folder, help="Write the results for machines.")
@@ -115,7 +123,9 @@ class _Options(TypedDict):
 def simulate(**options: Unpack[_Options]) -> None:
     """Let policies live through a full-information TABLE, seeing only what they chose.
 
-    Every policy meets the same rows in the same orders; rows of the prior are left out.
+    Every policy meets the same rows in the same orders; rows of the prior are left out. In a scenario the
+    best fixed model is that of each phase, "fresh:SPEC" begins anew with each, and "alert:POLICY" notices
+    when a model changes.
     """
     try:
         _simulate(options)
@@ -129,12 +139,13 @@ def _simulate(options: _Options) -> None:
     from simulations import report
     from simulations.simulate import simulate as run
 
-    table = _table(options)
+    world = _world(options)
+    table = world.table if world is not None else _table(options)
     prior = _prior(options, table)
     _say_left_out(table, prior)
     with _progress() as progress:
         runs = run(
-            table,
+            world or table,
             options["policies"],
             seeds=options["order_seeds"],
             price_weights=options["price_weights"],
@@ -148,18 +159,36 @@ def _simulate(options: _Options) -> None:
             progress=progress,
         )
     console().print(report.terminal_table(table, runs))
+    phases = report.phases_table(table, runs)
+    if phases is not None:
+        console().print(phases)
     if options["json"] is not None:
         report.write_json(options["json"], table, runs)
     if options["html"] is not None:
         report.write_html(options["html"], table, runs)
 
 
-def _table(options: _Options) -> Table:
+def _world(options: _Options) -> World | None:
+    """Read the scenario, if there is one, and the tables that it names."""
+    from simulations.scenarios import read_scenario
+    from simulations.streams import World
+
+    if options["scenario"] is None:
+        return None
+    scenario = read_scenario(options["scenario"])
+    table = _table(options, scenario.pool)
+    try:
+        return World.of(scenario, table, path=options["table"])
+    except SettingsError as error:
+        raise SettingsError(f"{options['scenario']}: {error}") from error
+
+
+def _table(options: _Options, pool: str | Sequence[str] | None = None) -> Table:
     from simulations.tables import read_table
 
     return read_table(
         options["table"],
-        pool=options["pool"],
+        pool=options["pool"] or pool,
         where=options["where"],
         trust_pickle=options["trust_pickle"],
     )

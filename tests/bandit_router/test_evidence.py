@@ -334,3 +334,14 @@ def test_a_huge_dimension_allocates_nothing() -> None:
     for dim in (2**16, 2**32 - 1):
         with pytest.raises(FormatError, match="do not hold"):
             Evidence.from_bytes(ONE[:6] + struct.pack("<I", dim) + ONE[10:])
+
+
+def test_scaled_sums_count_less() -> None:
+    evidence = Evidence(2)
+    evidence.add(Observation.of([1.0, 2.0], 0.5))
+    evidence.scale(0.25)
+    assert (evidence.n, evidence.c) == (0.25, 0.0625)
+    assert evidence.b.tolist() == [0.125, 0.25]
+    assert evidence.A.tolist() == [[0.25, 0.5], [0.5, 1.0]]
+    with pytest.raises(ValueError, match="from 0 to 1"):
+        evidence.scale(-1.0)

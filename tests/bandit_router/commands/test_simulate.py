@@ -100,6 +100,64 @@ def test_budget_thumbs_and_features(table: Path, tmp_path: Path) -> None:
     assert document(out)["rows"][0]["budget_usd"] == 0.002
 
 
+SCENARIO = """
+name = "dear and gone"
+feedback = {delay_rounds = 3}
+[[price]]
+at = 30
+model = "large-strong"
+factor = 4
+[[retire]]
+at = 60
+model = "small-fast"
+[[mark]]
+at = 70
+until = 80
+name = "late"
+"""
+
+
+def test_a_scenario_has_phases(table: Path, tmp_path: Path) -> None:
+    scenario, out, page = (tmp_path / name for name in ("world.toml", "out.json", "out.html"))
+    scenario.write_text(SCENARIO)
+    arguments = ("--scenario", scenario, "--policy", "thompson", "--policy", "fresh:linucb")
+    result = run(
+        table, *arguments, "--order-seeds", 2, "--price-weight", 0.3, "--json", out, "--html", page
+    )
+    assert result.exit_code == 0, result.output
+    assert "small-fast goes" in result.stdout
+    assert "late" in result.stdout
+    assert "price of large-strong x4" in page.read_text()
+    rows = document(out)["rows"]
+    assert len(rows) == 4
+    for row in rows:
+        assert set(row) == KEYS | {"phases", "marks"}
+        assert [(p["from"], p["to"]) for p in row["phases"]] == [(0, 30), (30, 60), (60, 120)]
+        assert [(p["name"], p["from"], p["to"]) for p in row["marks"]] == [("late", 70, 80)]
+        assert row["phases"][2]["share"]["small-fast"] == 0.0
+        whole = sum(p["mean_reward"] * (p["to"] - p["from"]) for p in row["phases"])
+        assert whole == pytest.approx(row["mean_reward"] * 120)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("colour = 1", "no key 'colour'"),
+        ("[[price]]\nat = 500\nmodel = 'small-fast'\nfactor = 2", "rounds up to 120"),
+        ("[[retire]]\nat = 5\nmodel = 'huge'", "no model 'huge'"),
+        ("name =", "Invalid value"),
+    ],
+)
+def test_a_wrong_scenario_is_one_line(table: Path, tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "world.toml"
+    path.write_text(text)
+    result = run(table, "--policy", "uniform", "--scenario", path)
+    assert result.exit_code == 2, result.output
+    assert "world.toml" in result.output
+    assert message in result.output
+    assert "Traceback" not in result.output
+
+
 def test_dropped_rows_are_said_aloud(tmp_path: Path) -> None:
     path = tmp_path / "holes.parquet"
     quality = np.array([0.5, np.nan, 0.7, 0.2])
