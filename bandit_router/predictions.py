@@ -219,16 +219,16 @@ class Predictions:
             The longest that the answer may be.
         """
         rates = [self._rate(model.name) for model in models]
-        expected, worst = np.empty((2, len(models)))
-        for k, (model, rate) in enumerate(zip(models, rates, strict=True)):
+        expected, worst = [], []
+        for model, rate in zip(models, rates, strict=True):
             multiple = self.amounts.multiple(model.name, x)
             answer = (self._sibling_tokens() if rate.tokens is None else rate.tokens) * multiple
             likely = answer if max_tokens is None else min(answer, max_tokens)
-            expected[k] = worst[k] = rate.cost_usd(model, guessed_tokens, likely, multiple)
-            if max_tokens is not None:
-                worst[k] = rate.cost_usd(model, guessed_tokens, float(max_tokens), multiple)
-        latency = np.array([math.nan if rate.latency_s is None else rate.latency_s for rate in rates])
-        return Forecast(cost_usd=expected, latency_s=_filled(latency), worst_usd=worst)
+            longest = likely if max_tokens is None else max_tokens
+            expected.append(rate.cost_usd(model, guessed_tokens, likely, multiple))
+            worst.append(rate.cost_usd(model, guessed_tokens, longest, multiple))
+        latency = _filled([rate.latency_s for rate in rates])
+        return Forecast(cost_usd=np.array(expected), latency_s=latency, worst_usd=np.array(worst))
 
     def _rate(self, model: str) -> _Rate:
         if model not in self._rates:
@@ -298,6 +298,8 @@ class Predictions:
         return predictions
 
 
-def _filled(latency: Array) -> Array:
-    known = latency[~np.isnan(latency)]
-    return np.where(np.isnan(latency), known.mean() if known.size else 0.0, latency)
+def _filled(latency_s: Sequence[float | None]) -> Array:
+    """Take what nobody reported to be like the siblings, or 0."""
+    told = [seconds for seconds in latency_s if seconds is not None]
+    typical = sum(told) / len(told) if told else 0.0
+    return np.array([typical if seconds is None else seconds for seconds in latency_s])
