@@ -55,7 +55,7 @@ def test_the_configuration_is_read(tmp_path: Path) -> None:
     config = read_config(path)
     assert config.settings["policy"].spec == "thompson"
     assert [model.name for model in config.models] == ["small", "large"]
-    assert config.settings["floor"] == 0.02
+    assert config.settings["floor"] == 0.01
     judge = judge_settings_from_json(config.judge)
     assert (judge.model, judge.share, judge.daily_budget_usd) == ("gpt-4o", 0.1, 5.0)
 

@@ -117,7 +117,8 @@ name = "late"
 """
 
 
-def test_a_scenario_has_phases(table: Path, tmp_path: Path) -> None:
+def test_a_scenario_has_phases(table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
     scenario, out, page = (tmp_path / name for name in ("world.toml", "out.json", "out.html"))
     scenario.write_text(SCENARIO)
     arguments = ("--scenario", scenario, "--policy", "thompson", "--policy", "fresh:linucb")
