@@ -27,6 +27,8 @@ from bandit_router.asking import (
     read_request,
     read_word,
 )
+from bandit_router.decider import Seen
+from bandit_router.embeddings import EmbeddedFeatures
 from bandit_router.errors import (
     BanditRouterError,
     ClosedError,
@@ -244,8 +246,9 @@ class Router:
         """
         worker = self._here()
         request = read_request(prompt, options, pseudonyms=worker.plan.pseudonyms)
+        seen = worker.decider.look(request)
         with within(worker.log.patience.timeout_s):
-            draft = _draft(worker, request, *_recall(worker, request))
+            draft = _draft(worker, request, seen, *_recall(worker, request))
             try:
                 recorded = self._record(worker, draft)
                 if isinstance(recorded, Decision):
@@ -260,8 +263,9 @@ class Router:
         """As `choose`, without blocking the event loop."""
         worker = self._here()
         request = read_request(prompt, options, pseudonyms=worker.plan.pseudonyms)
+        seen = await worker.decider.alook(request)
         with within(worker.log.patience.timeout_s):
-            draft = _draft(worker, request, *await _arecall(worker, request))
+            draft = _draft(worker, request, seen, *await _arecall(worker, request))
             try:
                 recorded = self._record(worker, draft)
                 if isinstance(recorded, Decision):
@@ -782,9 +786,9 @@ def _held(
     return None, lambda c: worker.decider.remember(talk, find_turn(c, router, talk))
 
 
-def _draft(worker: Worker, request: Request, turn: Turn | None, known: bool) -> Draft:
+def _draft(worker: Worker, request: Request, seen: Seen, turn: Turn | None, known: bool) -> Draft:
     """Decide, and say what is to be recorded."""
-    decision = worker.decider.decide(request, turn, degraded=not known)
+    decision = worker.decider.decide(request, turn, seen=seen, degraded=not known)
     _fix_unit(worker, decision)
     body_hash = None if request.key is None else hash_of(request)
     rows = decision_rows(
