@@ -162,7 +162,11 @@ class Decider:
             router=view.registration.name,
             model=offer.models[k].name,
             probability=float(p[k]),
-            reason="degraded" if degraded or not seen.whole else "sticky" if turn else reason_for(offer, k, pacer),
+            reason="degraded"
+            if degraded or not seen.whole
+            else "sticky"
+            if turn
+            else reason_for(offer, k, pacer),
             policy=settings.policy.spec,
             candidates=offer.candidates(p),
             at=at,

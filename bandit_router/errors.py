@@ -17,7 +17,7 @@
     ├── TableError                  (ValueError)  a full-information table is malformed
     ├── ArchiveError                              an archive is damaged, out of reach, or in the way
     ├── StoreUnavailableError                     the shared store does not answer
-    ├── EmbeddingsUnavailableError                an embedding did not come in time, or is no good
+    ├── EmbeddingsUnavailableError                an embedding does not come in time, or is no good
     ├── StaleGenerationError                      the beliefs were folded anew meanwhile
     ├── LogUnavailableError                       the log cannot be read or written
     │   └── LogVersionError                       the log has another schema than this program

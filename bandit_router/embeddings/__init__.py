@@ -1,4 +1,4 @@
-"""Features from embedding models and endpoints: time-limited, remembered, and flagged where they are missing."""
+"""Features from embedding models and endpoints: time-limited, remembered, flagged where they are missing."""
 
 from __future__ import annotations
 

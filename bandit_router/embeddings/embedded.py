@@ -15,7 +15,7 @@ from bandit_router.embeddings.sources import BusyError, Embed, Function, Source
 from bandit_router.embeddings.timely import Timely
 from bandit_router.errors import SettingsError
 from bandit_router.features.signals import NAMES, SIGNALS_VERSION, signals
-from bandit_router.features.vectors import MAX_DIM, STOPGAP, check_ready, check_size, each
+from bandit_router.features.vectors import MAX_DIM, STOPGAP, check_ready, check_size
 from bandit_router.prompt import Prompt
 from bandit_router.values import Array, check_amount, check_count, clean_text
 
@@ -105,7 +105,9 @@ class EmbeddedFeatures:
         self._timely = Timely(self._components, timeout_s=self.size.timeout_s)
 
     @classmethod
-    def of(cls, embed: Embed, *, name: str, version: str, **size: Any) -> EmbeddedFeatures:  # Any: as above
+    def of(
+        cls, embed: Embed, *, name: str, version: str, **size: Any
+    ) -> EmbeddedFeatures:  # Any: as above
         """Return features made of the embeddings that a function gives.
 
         Parameters
@@ -196,15 +198,23 @@ class EmbeddedFeatures:
             Embeddings do not come, after all tries, or are no good.
         """
         texts = [_seen(prompt) for prompt in prompts]
-        known = {text: self._timely.find(text) for text in dict.fromkeys(texts) if text}
-        missing = [text for text, vector in known.items() if vector is None]
+        known: dict[str, Array] = {}
+        for text in dict.fromkeys(texts):
+            vector = self._timely.find(text) if text else None
+            if vector is not None:
+                known[text] = vector
+        missing = [text for text in dict.fromkeys(texts) if text and text not in known]
         for start in range(0, len(missing), BATCH):
             batch = missing[start : start + BATCH]
             for text, embedding in zip(batch, self._embed_patiently(batch), strict=True):
                 known[text] = self._projected(embedding)
                 self._timely.keep(text, known[text])
-        of = dict(zip(map(id, prompts), texts, strict=True))
-        return each(lambda prompt: self._joined(prompt, known.get(of[id(prompt)])), prompts, self.dim)
+        rows = [
+            self._joined(prompt, known.get(text)) for prompt, text in zip(prompts, texts, strict=True)
+        ]
+        x = np.array(rows).reshape(len(prompts), self.dim)
+        x.flags.writeable = False
+        return x
 
     def fit(self, prompts: Sequence[Prompt], *, dim: int | None = None) -> EmbeddedFeatures:
         """Return features whose components are the principal ones of these prompts' embeddings.
@@ -227,7 +237,9 @@ class EmbeddedFeatures:
         found = [
             self._embed_patiently(texts[start : start + BATCH]) for start in range(0, len(texts), BATCH)
         ]
-        fitted = Projection.fit(np.concatenate(found) if found else np.empty((0, 1)), dim or self.size.dim)
+        fitted = Projection.fit(
+            np.concatenate(found) if found else np.empty((0, 1)), dim or self.size.dim
+        )
         return EmbeddedFeatures(
             self.source, dim=fitted.dim, timeout_s=self.size.timeout_s, projection=fitted
         )

@@ -40,7 +40,7 @@ class Projection:
 
     def __post_init__(self) -> None:
         for name in ("mean", "components"):
-            own = np.array(getattr(self, name), dtype=np.float32)
+            own = np.array(getattr(self, name), dtype=np.float32, order="C")  # the order of sums
             own.flags.writeable = False
             object.__setattr__(self, name, own)
         _check_parts(self.mean, self.components)
@@ -100,7 +100,8 @@ class Projection:
         length = math.sqrt(float(np.square(strengths[:kept]).sum()) / len(unit))
         if length < _LEAST:
             raise FeaturesError("fit: the embeddings are all alike")
-        return cls(mean, basis[:kept].T * (math.sqrt(_POWER) / length))
+        components = basis[:kept].T * (math.sqrt(_POWER) / length)
+        return cls(mean.astype(np.float32), components.astype(np.float32))
 
     def project(self, embedding: Array) -> Array:
         """Return the components of an embedding, of shape (dim,).

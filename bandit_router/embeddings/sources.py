@@ -155,7 +155,11 @@ class Endpoint:
         body = {"model": self.model, "input": list(texts), "encoding_format": "float"}
         try:
             content = self._post(self._connected(), json.dumps(body).encode(), patience_s)
-        except (httpx.HTTPError, httpx.StreamError, RuntimeError) as error:  # closed meanwhile: RuntimeError
+        except (
+            httpx.HTTPError,
+            httpx.StreamError,
+            RuntimeError,
+        ) as error:  # closed meanwhile: RuntimeError
             # Their type alone: a message may hold what was sent.
             raise BusyError(f"embeddings: {type(error).__name__} at {self.base_url}") from None
         return checked(_read_answer(content, len(texts)), len(texts))
@@ -163,8 +167,9 @@ class Endpoint:
     def close(self) -> None:
         """As `Source.close`."""
         with self._lock:
-            if self._client is not None:
-                self._client.close()
+            client, self._client = self._client, None
+        if client is not None:
+            client.close()
 
     def again(self) -> Endpoint:
         """As `Source.again`."""
@@ -245,9 +250,7 @@ class SentenceModel:
         self.warm()
         with self._lock:
             try:
-                found = self._encoder.encode(
-                    list(texts), convert_to_numpy=True, show_progress_bar=False
-                )
+                found = self._encoder.encode(list(texts), convert_to_numpy=True, show_progress_bar=False)
             except Exception as error:  # a library of many kinds of error; its message may hold a text
                 raise EmbeddingsUnavailableError(
                     f"embeddings: the model {self.model!r} failed: {type(error).__name__}"

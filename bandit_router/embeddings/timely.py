@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import threading
 import time
 from collections import OrderedDict
@@ -16,6 +17,7 @@ from bandit_router.embeddings.sources import CONNECTIONS, RefusedTextError
 from bandit_router.errors import BanditRouterError, EmbeddingsUnavailableError
 from bandit_router.values import Array
 
+logger = logging.getLogger(__name__)
 Answer = Array | EmbeddingsUnavailableError
 
 
@@ -154,7 +156,9 @@ class Timely:
         except RefusedTextError as error:
             return error  # nobody else's trouble
         except Exception as error:
-            self._tell(call, str(error) if isinstance(error, BanditRouterError) else type(error).__name__)
+            self._tell(
+                call, str(error) if isinstance(error, BanditRouterError) else type(error).__name__
+            )
             return (
                 error
                 if isinstance(error, EmbeddingsUnavailableError)
@@ -176,7 +180,10 @@ class Timely:
         with self._lock:
             told, call.told = call.told, True
         if not told:
+            well = self._breaker.trouble is None
             self._breaker.failed(trouble)
+            if well and self._breaker.trouble is not None:
+                logger.warning("embeddings: nobody waits for them until they come again: %s", trouble)
 
     def _find(self, of: bytes) -> Array | None:
         if of in self._known:
