@@ -9,6 +9,7 @@ import numpy as np
 
 from bandit_router.checks.check import Check, checks_of, demand, demand_error
 from bandit_router.embeddings import artefact_of, extractor_from_spec
+from bandit_router.errors import BanditRouterError
 from bandit_router.features import FeatureExtractor
 from bandit_router.prompt import Prompt
 from bandit_router.values import Array
@@ -91,7 +92,12 @@ def reads_its_spec(make: Make) -> None:
     features = make()
     artefact = artefact_of(features)
     kept = {} if artefact is None else dict([artefact])
-    read = extractor_from_spec(features.spec, kept.get)
+    named = all(version in features.spec for version in kept)
+    demand(named, f"expected {features.spec!r} to name {[*kept]}")
+    try:
+        read = extractor_from_spec(features.spec, kept.get)
+    except BanditRouterError as error:
+        raise AssertionError(f"expected {features.spec!r} to be read, got {error}") from error
     same = (read.spec, read.version, read.dim) == (features.spec, features.version, features.dim)
     demand(same, f"expected {features.spec!r} to give {features!r} back, got {read!r}")
 

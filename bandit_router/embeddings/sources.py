@@ -8,6 +8,7 @@ import os
 import re
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
@@ -187,6 +188,7 @@ class Endpoint:
                 limits = httpx.Limits(max_connections=None, max_keepalive_connections=CONNECTIONS)
                 # The key goes to nobody else.
                 self._client = httpx.Client(headers=headers, limits=limits, follow_redirects=False)
+                weakref.finalize(self, self._client.close)  # who forgets to close leaves no socket open
             return self._client
 
     def _post(self, client: httpx.Client, body: bytes, patience_s: float) -> bytes:

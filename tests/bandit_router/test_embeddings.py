@@ -6,6 +6,8 @@ import asyncio
 import hashlib
 import json
 import logging
+import os
+import subprocess
 import sys
 import threading
 import time
@@ -680,3 +682,28 @@ def test_a_ready_vector_waits_for_nothing(tmp_path: Path) -> None:
         made = router.choose(features=np.ones(START + DIM))
         assert asyncio.run(router.achoose(features=np.ones(START + DIM))).reason != "degraded"
         assert (made.reason != "degraded", gate.calls) == (True, 0)
+
+
+FORKER = """
+import os, sys
+from bandit_router import EmbeddedFeatures, Model, Router
+
+embed = lambda texts: [[1.0, len(text), 2.0] for text in texts]
+features = EmbeddedFeatures.of(embed, name="n", version="1", dim=2, timeout_s=20.0)
+router = Router.open(sys.argv[1], models=[Model("a"), Model("b")], features=features)
+router.choose("before the fork")
+pid = os.fork()
+if pid == 0:
+    made = [router.choose("before the fork"), router.choose("in the child")]
+    os._exit(any(decision.reason == "degraded" for decision in made))
+assert os.waitpid(pid, 0)[1] == 0
+router.close()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
+def test_a_forked_process_embeds_by_itself(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'c.db'}"
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORKER, url]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stderr
