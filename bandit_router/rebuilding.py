@@ -153,24 +153,35 @@ def refolded(
     ArchiveError, FeaturesError
         Files are out of reach, or have no text to encode again; the message counts the decisions.
     """
-    misfits = [base for base in log.read(partial(read_bases, router=lens.router)) if not base.fits(lens)]
+    bases = log.read(partial(read_bases, router=lens.router))
+    misfits = [base for base in bases if not base.fits(lens)]
+    lacking = [base for base in bases if reencoder is not None and _lacks(base, lens)]
     entries = {entry.id: entry for entry in log.read(read_entries)}
     with ExitStack() as held:
-        for folder in sorted({entries[base.archive].folder for base in misfits}):
+        for folder in sorted({entries[base.archive].folder for base in misfits + lacking}):
             if folder.is_dir():
                 held.enter_context(alone(folder))
         try:
             found = [_refolded(entries[b.archive], b, lens, reencoder) for b in misfits]
             _check_reached(found, misfits, reencoder, refuse=textless == "refuse")
+            mended = [_refolded(entries[b.archive], b, lens, reencoder) for b in lacking]
             yield [
-                one or _plainly(entries[b.archive], b, lens)
-                for one, b in zip(found, misfits, strict=True)
+                *(
+                    one or _plainly(entries[b.archive], b, lens)
+                    for one, b in zip(found, misfits, strict=True)
+                ),
+                *(one for one in mended if one is not None),  # what is out of reach stays as it is
             ]
         finally:
-            for base in misfits:
+            for base in misfits + lacking:
                 entry = log.read(partial(read_entry, identifier=base.archive))
                 if entry is not None and entry.folder.is_dir():
                     archive_of(entry).sweep()
+
+
+def _lacks(base: Base, lens: Lens) -> bool:
+    """Whether an archive has rewards that another try to encode it could bring in."""
+    return base.skipped > 0 and base.fits(lens) and not base.plain
 
 
 @contextmanager
@@ -195,7 +206,9 @@ def _refolded(entry: Entry, old: Base, lens: Lens, reencoder: Reencoder | None) 
         return None
     archive.check()
     plain = old.plain
-    if old.features_version != lens.features_version and reencoder is not None:
+    unlike = old.features_version != lens.features_version
+    if reencoder is not None and (unlike or old.skipped):
+        reencoder.leaves = not unlike  # of its own features, what has no text stays as it is
         archive, plain = reencoder.rewrite(archive, number=entry.revision), False
     base = refold(archive, lens, before=old.before, since=old.since, plain=plain)
     return Refolded(entry=entry, archive=archive, base=base)

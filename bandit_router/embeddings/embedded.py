@@ -101,7 +101,7 @@ class EmbeddedFeatures:
 
     def __init__(self, source: Source, **size: Any) -> None:  # Any: as `Size`, which checks them
         self.source, self.size = source, Size(**size)
-        self._projection = self.size.projection
+        self._projection, self._version = self.size.projection, _version_of(source, self.size)
         self._timely = Timely(self._components, timeout_s=self.size.timeout_s)
 
     @classmethod
@@ -139,10 +139,7 @@ class EmbeddedFeatures:
     @property
     def version(self) -> str:
         """As `FeatureExtractor.version`."""
-        fitted = self.size.projection
-        made = fitted.version if fitted is not None else f"seed={self.size.seed}"
-        parts = (*self.source.identity, str(self.size.dim), made, str(SIGNALS_VERSION), str(_FORMAT))
-        return f"{self.source.kind}-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:24]}"
+        return self._version
 
     @property
     def stopgap_version(self) -> str:
@@ -291,6 +288,13 @@ class EmbeddedFeatures:
             except BusyError:
                 sleep(0.25 * 4**tried)  # 1, 4 and 16 s
         return self.source.embed(texts, patience_s=PATIENCE_S)
+
+
+def _version_of(source: Source, size: Size) -> str:
+    """A name for all that the numbers depend on."""
+    made = f"seed={size.seed}" if size.projection is None else size.projection.version
+    parts = (*source.identity, str(size.dim), made, str(SIGNALS_VERSION), str(_FORMAT))
+    return f"{source.kind}-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:24]}"
 
 
 def _seen(prompt: Prompt) -> str:

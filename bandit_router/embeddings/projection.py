@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,10 +33,16 @@ class Projection:
     mean : ndarray of shape (size,)
         Subtracted from embeddings of unit length.
     components : ndarray of shape (size, dim)
+
+    Attributes
+    ----------
+    version : str
+        A digest of the content.
     """
 
     mean: NDArray[np.float32]
     components: NDArray[np.float32]
+    version: str = field(init=False)
 
     def __post_init__(self) -> None:
         for name in ("mean", "components"):
@@ -44,6 +50,8 @@ class Projection:
             own.flags.writeable = False
             object.__setattr__(self, name, own)
         _check_parts(self.mean, self.components)
+        digest = hashlib.sha256(self.to_bytes()).hexdigest()
+        object.__setattr__(self, "version", f"projection-{digest[:24]}")
 
     def __repr__(self) -> str:
         return f"<Projection {self.version}: {self.size} to {self.dim}>"
@@ -57,11 +65,6 @@ class Projection:
     def dim(self) -> int:
         """How many components."""
         return int(self.components.shape[1])
-
-    @property
-    def version(self) -> str:
-        """A digest of the content."""
-        return f"projection-{hashlib.sha256(self.to_bytes()).hexdigest()[:24]}"
 
     @classmethod
     def random(cls, size: int, dim: int, *, seed: int) -> Projection:

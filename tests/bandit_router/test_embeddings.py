@@ -22,6 +22,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from upstream import Reply, Upstream
+from weeks import Clock, archive, talk
 
 from bandit_router import Decision, EmbeddedFeatures, Model, Router
 from bandit_router.checks import Check, features_checks
@@ -598,6 +599,30 @@ def test_without_its_embedding_a_decision_is_flagged_and_not_learnt_until_rebuil
         assert router.health().skipped == 0
     with Router.open(url, create=False) as later:
         assert known(later) == before + 1
+
+
+def test_rebuild_brings_in_what_was_archived_without_its_embedding(tmp_path: Path) -> None:
+    working, clock, url = threading.Event(), Clock(), f"sqlite:///{tmp_path / 'chat.db'}"
+
+    def sometimes(texts: list[str]) -> list[list[float]]:
+        if not working.is_set():
+            raise OSError("away")
+        return embed(texts)
+
+    with clock.in_force(), Router.open(url, models=MODELS, features=own(sometimes)) as router:
+        talk(router, clock)
+        lacking = router.health().skipped
+        assert (lacking > 0, known(router)) == (True, 0)
+        assert archive(url, tmp_path / "archive", clock)
+        assert known(router) == 0
+        working.set()
+        assert router.rebuild().encoded == 12
+        assert (router.health().skipped, router.rebuild().encoded) == (0, 0)
+        everything = known(router)
+    # The same weeks, where nothing was lacking.
+    with Clock().in_force(), Router.open("sqlite://", models=MODELS, features=own()) as router:
+        talk(router, Clock())
+        assert known(router) == pytest.approx(everything)
 
 
 def test_achoose_blocks_no_loop_and_nobody_waits_longer(upstream: Upstream, tmp_path: Path) -> None:
