@@ -572,9 +572,8 @@ def test_without_its_embedding_a_decision_is_flagged_and_not_learnt_until_rebuil
     url, spec = f"sqlite:///{tmp_path / 'chat.db'}", spec_of(upstream, timeout_s=0.2)
     with Router.open(url, models=MODELS, features=spec) as router:
         version = extractor_from_spec(spec).version
-        _eventually(lambda: router.choose("warm up").features_version == version)
-        usual = router.choose("Explain the law")
-        usual = router.choose("Explain the law")  # remembered by now, however slow the machine
+        _eventually(lambda: router.choose("Explain the law").features_version == version)
+        usual = router.choose("Explain the law")  # remembered, however slow the machine
         assert (usual.features_version, usual.features[START:].any()) == (version, True)
         assert usual.reason in ("exploit", "explore")
         thumb(router, usual)
