@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from bandit_router.embeddings import EmbeddedFeatures
     from bandit_router.errors import (
         AccessError,
         ArchivedDecisionError,
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
         BanditRouterError,
         ClosedError,
         ConflictError,
+        EmbeddingsUnavailableError,
         FeaturesError,
         FormatError,
         LogUnavailableError,
@@ -56,9 +58,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _ROOMS = {
+    "embeddings": ("EmbeddedFeatures",),
     "errors": (
         *("AccessError", "ArchiveError", "ArchivedDecisionError", "BanditRouterError"),
-        *("ClosedError", "ConflictError", "FeaturesError"),
+        *("ClosedError", "ConflictError", "EmbeddingsUnavailableError", "FeaturesError"),
         *("FormatError", "LogUnavailableError", "LogVersionError", "NewerFormatError"),
         "NoEligibleModelError",
         *("ServiceUnavailableError", "SettingsError", "StaleGenerationError"),
@@ -88,6 +91,8 @@ __all__ = [  # written out, for type checkers
     "ClosedError",
     "ConflictError",
     "Decision",
+    "EmbeddedFeatures",
+    "EmbeddingsUnavailableError",
     "EpsilonGreedy",
     "EventLog",
     "FeatureExtractor",

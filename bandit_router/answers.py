@@ -27,6 +27,7 @@ from bandit_router.errors import (
     BanditRouterError,
     ClosedError,
     ConflictError,
+    EmbeddingsUnavailableError,
     FeaturesError,
     LogUnavailableError,
     NoEligibleModelError,
@@ -79,6 +80,7 @@ _KINDS = {
         Kind("server_error", 500, SERVER),
         Kind("log_unavailable", 503, SERVER, RETRY_S),
         Kind("store_unavailable", 503, SERVER, RETRY_S),
+        Kind("embeddings_unavailable", 503, SERVER, RETRY_S),
         Kind("busy", 503, SERVER, RETRY_S),
         Kind("closing", 503, SERVER, RETRY_S),
     )
@@ -96,6 +98,7 @@ _CODES: Mapping[type[Exception], str] = {
     FeaturesError: "invalid_value",
     LogUnavailableError: "log_unavailable",
     StoreUnavailableError: "store_unavailable",
+    EmbeddingsUnavailableError: "embeddings_unavailable",
     StaleGenerationError: "busy",
     ClosedError: "closing",
 }

@@ -13,6 +13,7 @@ Flags win over ``BANDIT_ROUTER_*`` variables, they over the file, it over defaul
     [settings]                 # as `Settings`; times in seconds
     policy = "thompson"
     half_life_s = 2592000
+    features = "openai:model=text-embedding-3-small,dim=64"  # by default "hashed"
     [settings.preference]
     price_weight = 0.3
 

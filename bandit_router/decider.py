@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
 from bandit_router.choosing import Offer, eligible, reason_for, weigh
-from bandit_router.errors import NoEligibleModelError, UnknownModelError
+from bandit_router.embeddings import EmbeddedFeatures
+from bandit_router.errors import EmbeddingsUnavailableError, NoEligibleModelError, UnknownModelError
 from bandit_router.events import Decision, new_id
 from bandit_router.learner import Learner
 from bandit_router.log.deciding import Turn
@@ -24,8 +27,32 @@ from bandit_router.tracing import span
 from bandit_router.values import Array
 from bandit_router.view import View
 
+logger = logging.getLogger(__name__)
 CONVERSATIONS = 20_000  # that a worker remembers; others are looked up in the log
 _TYPICAL = Prompt(text="x" * 2_000)  # the request by which the cost unit is set
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Seen:
+    """What is seen of a request.
+
+    Attributes
+    ----------
+    view : View
+        By whose features.
+    x : ndarray of shape (dim,)
+    version : str
+        Of the features; where they lack what could not be had in time, not the view's.
+    """
+
+    view: View
+    x: Array
+    version: str
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing is lacking."""
+        return self.version == self.view.features.version
 
 
 class Decider:
@@ -54,21 +81,11 @@ class Decider:
         self._purse = Purse()
         self._lock = threading.Lock()
 
-    def decide(self, request: Request, turn: Turn | None = None, *, degraded: bool = False) -> Decision:
-        """Return the decision for a request; nothing is logged or remembered yet (`accept`).
-
-        Parameters
-        ----------
-        request : Request
-        turn : Turn, optional
-            The draw that its conversation holds to.
-        degraded : bool
-            Something that it should go by could not be looked up.
+    def look(self, request: Request) -> Seen:
+        """Return what is seen of a request; what features wait for takes no longer than their time limit.
 
         Raises
         ------
-        NoEligibleModelError
-            Caps and subsets leave no model.
         UnknownModelError
             `request.models` names one that the router does not have.
         ValueError
@@ -76,9 +93,57 @@ class Decider:
         """
         view = self._learner.view
         _check_models(request, view)
-        ready, settings = request.features, view.registration.settings
         with span("features", version=view.features.version):
-            x = view.features.extract(request.prompt) if ready is None else view.features.ready(ready)
+            try:
+                x = _ready(request, view)
+                x = view.features.extract(request.prompt) if x is None else x
+            except EmbeddingsUnavailableError as error:
+                return _stopgap(request, view, error)
+        return Seen(view=view, x=x, version=view.features.version)
+
+    async def alook(self, request: Request) -> Seen:
+        """As `look`, without blocking the event loop."""
+        view, features = self._learner.view, self._learner.view.features
+        if not isinstance(features, EmbeddedFeatures):
+            return self.look(request)
+        _check_models(request, view)
+        with span("features", version=features.version):
+            try:
+                x = _ready(request, view)
+                x = await features.aextract(request.prompt) if x is None else x
+            except EmbeddingsUnavailableError as error:
+                return _stopgap(request, view, error)
+        return Seen(view=view, x=x, version=features.version)
+
+    def decide(
+        self,
+        request: Request,
+        turn: Turn | None = None,
+        *,
+        seen: Seen | None = None,
+        degraded: bool = False,
+    ) -> Decision:
+        """Return the decision for a request; nothing is logged or remembered yet (`accept`).
+
+        Parameters
+        ----------
+        request : Request
+        turn : Turn, optional
+            The draw that its conversation holds to.
+        seen : Seen, optional
+            What `look` has seen of it; by default it is looked at now.
+        degraded : bool
+            Something that it should go by could not be looked up.
+
+        Raises
+        ------
+        NoEligibleModelError
+            Caps and subsets leave no model.
+        UnknownModelError, ValueError
+            As `look`.
+        """
+        seen = seen or self.look(request)
+        view, x, settings = seen.view, seen.x, seen.view.registration.settings
         unit = self._cost_unit(view, request)
         with span("beliefs"):
             everything = self._offer(view, request, x, unit)
@@ -97,12 +162,16 @@ class Decider:
             router=view.registration.name,
             model=offer.models[k].name,
             probability=float(p[k]),
-            reason="degraded" if degraded else "sticky" if turn else reason_for(offer, k, pacer),
+            reason="degraded"
+            if degraded or not seen.whole
+            else "sticky"
+            if turn
+            else reason_for(offer, k, pacer),
             policy=settings.policy.spec,
             candidates=offer.candidates(p),
             at=at,
             features=x,
-            features_version=view.features.version,
+            features_version=seen.version,
             user=request.user,
             conversation=request.conversation,
             conversation_head=None if turn is None else turn.head,
@@ -194,6 +263,18 @@ class Decider:
 def _may_serve(turn: Turn, offer: Offer, left: Mask) -> bool:
     """Whether the draw that a conversation holds to may be repeated."""
     return any(kept and model.name == turn.model for model, kept in zip(offer.models, left, strict=True))
+
+
+def _ready(request: Request, view: View) -> Array | None:
+    return None if request.features is None else view.features.ready(request.features)
+
+
+def _stopgap(request: Request, view: View, error: EmbeddingsUnavailableError) -> Seen:
+    """Go on from what is known without the embedding, under a version that teaches nothing."""
+    features = view.features
+    assert isinstance(features, EmbeddedFeatures)
+    logger.info("router %s: decided without an embedding: %s", view.registration.name, error)
+    return Seen(view=view, x=features.stopgap(request.prompt), version=features.stopgap_version)
 
 
 def _check_models(request: Request, view: View) -> None:

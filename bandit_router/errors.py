@@ -17,6 +17,7 @@
     ├── TableError                  (ValueError)  a full-information table is malformed
     ├── ArchiveError                              an archive is damaged, out of reach, or in the way
     ├── StoreUnavailableError                     the shared store does not answer
+    ├── EmbeddingsUnavailableError                an embedding does not come in time, or is no good
     ├── StaleGenerationError                      the beliefs were folded anew meanwhile
     ├── LogUnavailableError                       the log cannot be read or written
     │   └── LogVersionError                       the log has another schema than this program
@@ -92,6 +93,10 @@ class ArchiveError(BanditRouterError):
 
 class StoreUnavailableError(BanditRouterError):
     """Raised when the shared store does not answer in time."""
+
+
+class EmbeddingsUnavailableError(BanditRouterError):
+    """Raised when an embedding does not come in time, or is no good."""
 
 
 class StaleGenerationError(BanditRouterError):

@@ -46,7 +46,7 @@ from bandit_router.pulse import PAUSE_S, Pulse
 from bandit_router.sharing import SharedBook, check_fit
 from bandit_router.store import PosteriorStore, Snapshot
 from bandit_router.tracing import span
-from bandit_router.view import Spent, View, complete, find_registration, lens_of, load_features
+from bandit_router.view import Extractors, Spent, View, complete, find_registration, lens_of
 
 logger = logging.getLogger(__name__)
 
@@ -118,6 +118,8 @@ class Learner:
     store : PosteriorStore
     router : str
         A router that the log has.
+    extractors : Extractors, optional
+        Features that this process has already.
     clock : callable
         Returns seconds since 1970.
 
@@ -136,8 +138,10 @@ class Learner:
         store: PosteriorStore,
         router: str,
         *,
+        extractors: Extractors | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        self.extractors = Extractors() if extractors is None else extractors
         self.lock = threading.Lock()
         self.view: View
         self._log, self._store, self._router, self._clock = log, store, router, clock
@@ -324,7 +328,7 @@ class Learner:
         for _ in range(JOIN_TRIES):
             registration = find_registration(self._log, self._router)
             self._book.name = registration.book
-            features = load_features(self._log, registration.settings.features)
+            features = self.extractors.find(self._log, registration.settings.features)
             lens = lens_of(registration, features)
             state = self._fold(lens, registration.generation)
             try:

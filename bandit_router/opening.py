@@ -11,9 +11,10 @@ from typing import Any, TypedDict
 
 import sqlalchemy as sa
 
+from bandit_router.embeddings import extractor_from_spec
 from bandit_router.errors import FeaturesError, SettingsError
 from bandit_router.events import Model
-from bandit_router.features import FeatureExtractor, FittedFeatures, features_from_spec
+from bandit_router.features import FeatureExtractor
 from bandit_router.log import EventLog, registration
 from bandit_router.log.bases import has_bases
 from bandit_router.log.deciding import has_decisions
@@ -21,10 +22,10 @@ from bandit_router.log.registration import Registration
 from bandit_router.log.writer import committed
 from bandit_router.policies import Policy
 from bandit_router.preference import Preference
-from bandit_router.rebuilding import Refolded, faded, known_extractor, take_over
+from bandit_router.rebuilding import Refolded, faded, take_over
 from bandit_router.rewards import Metric
 from bandit_router.settings import Settings, TextPolicy
-from bandit_router.view import lens_of
+from bandit_router.view import Extractors, keep_artefact, known_extractor, lens_of
 
 logger = logging.getLogger(__name__)
 
@@ -85,6 +86,24 @@ def register(
         found = committed(log.write(partial(job, others=others)))
     _warn_of_differences(found, models, settings)
     return found
+
+
+def bring(
+    log: EventLog, name: str, features: str | FeatureExtractor, extractors: Extractors, *, apply: bool
+) -> None:
+    """See that features which a router is to have can be had here, before anything is made.
+
+    Raises
+    ------
+    SettingsError, FeaturesError
+        They cannot.
+    """
+    if (
+        apply
+        or not isinstance(features, str)
+        or log.read(lambda c: registration.versions(c, name)) is None
+    ):
+        extractors.find(log, features)
 
 
 def _warn_of_differences(
@@ -184,17 +203,15 @@ def configure_router(
 
 def _adopt(connection: sa.Connection, found: Registration, features: object, now: float) -> str:
     """The SPEC of features that a router may use; a fitted extractor is kept in the log."""
-    extractor = _extractor(connection, features)
-    if extractor.spec != found.settings.features and has_decisions(connection, found.name):
+    extractor, kept = _extractor(connection, features), found.settings.features
+    other = extractor.spec != kept and has_decisions(connection, found.name)
+    if other and extractor.version != _extractor(connection, kept).version:
         raise FeaturesError("features: a router with decisions changes them by rebuild(features=...)")
-    if isinstance(extractor, FittedFeatures):
-        registration.keep_extractor(connection, extractor.version, extractor.to_bytes(), now)
+    keep_artefact(connection, extractor, now)
     return extractor.spec
 
 
 def _extractor(connection: sa.Connection, features: object) -> FeatureExtractor:
     if not isinstance(features, str):
         return known_extractor(features)
-    kind, _, version = features.partition(":")
-    artefact = registration.find_extractor(connection, version) if kind == "fitted" else None
-    return features_from_spec(features) if artefact is None else FittedFeatures.from_bytes(artefact)
+    return extractor_from_spec(features, partial(registration.find_extractor, connection))

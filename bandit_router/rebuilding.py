@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 
-from bandit_router.errors import ArchiveError, FeaturesError, SettingsError, StaleGenerationError
-from bandit_router.features import FeatureExtractor, FittedFeatures, HashedFeatures, VectorFeatures
+from bandit_router.errors import ArchiveError, FeaturesError, StaleGenerationError
+from bandit_router.features import FeatureExtractor
+from bandit_router.features.vectors import STOPGAP
 from bandit_router.learner import POLL_S, Learner
 from bandit_router.log import EventLog
 from bandit_router.log.archive import Archive, alone, as_json, readable
@@ -28,7 +29,6 @@ from bandit_router.log.refolding import refold
 from bandit_router.log.registration import (
     begin_generation,
     hold,
-    keep_extractor,
     read_registration,
     write_settings,
 )
@@ -36,7 +36,7 @@ from bandit_router.log.writer import committed
 from bandit_router.prompt import Prompt
 from bandit_router.retention import archive_of
 from bandit_router.values import Array
-from bandit_router.view import find_registration, lens_of, load_features
+from bandit_router.view import find_registration, keep_artefact, lens_of, load_features
 
 _CHUNK = 256  # prompts that are encoded at once
 OTHERS_S = 5 * POLL_S  # how long other workers go on with the old features, at the least
@@ -81,9 +81,7 @@ def rebuild(
     if textless not in ("refuse", "mean"):
         raise ValueError(f"textless: expected 'refuse' or 'mean', got {textless!r}")
     router, spec = learner.view.registration.name, learner.view.registration.settings.features
-    extractor = load_features(log, features if isinstance(features, str) else spec)
-    if features is not None and not isinstance(features, str):
-        extractor = known_extractor(features)
+    extractor = learner.extractors.find(log, spec if features is None else features)
     refuse = textless == "refuse" and features is not None
     vectors, bare = _encode(log, router, extractor, refuse=refuse, mean=textless == "mean")
     lens = lens_of(find_registration(log, router), extractor)
@@ -100,7 +98,7 @@ def rebuild(
     patience = max(OTHERS_S, 2 * (time.monotonic() - began))
     for _ in range(LATE_PASSES if extractor.spec != spec else 0):
         time.sleep(patience)  # others fold too, and decide with the old features until they have
-        late, _ = _encode(log, router, extractor, refuse=False, mean=textless == "mean")
+        late, _ = _encode(log, router, extractor, refuse=False, mean=textless == "mean", late=True)
         if not late:
             break
         switch = partial(_switch, router=router, extractor=extractor, vectors=late, now=now)
@@ -123,8 +121,7 @@ def _switch(
     start_over(connection)  # whoever is archiving copies rows that change
     take_over(connection, lens, others)
     write_features(connection, extractor.version, vectors)
-    if isinstance(extractor, FittedFeatures):
-        keep_extractor(connection, extractor.version, extractor.to_bytes(), now)
+    keep_artefact(connection, extractor, now)
     found = read_registration(connection, router)
     assert found is not None
     if found.settings.features != extractor.spec:
@@ -156,24 +153,35 @@ def refolded(
     ArchiveError, FeaturesError
         Files are out of reach, or have no text to encode again; the message counts the decisions.
     """
-    misfits = [base for base in log.read(partial(read_bases, router=lens.router)) if not base.fits(lens)]
+    bases = log.read(partial(read_bases, router=lens.router))
+    misfits = [base for base in bases if not base.fits(lens)]
+    lacking = [base for base in bases if reencoder is not None and _lacks(base, lens)]
     entries = {entry.id: entry for entry in log.read(read_entries)}
     with ExitStack() as held:
-        for folder in sorted({entries[base.archive].folder for base in misfits}):
+        for folder in sorted({entries[base.archive].folder for base in misfits + lacking}):
             if folder.is_dir():
                 held.enter_context(alone(folder))
         try:
             found = [_refolded(entries[b.archive], b, lens, reencoder) for b in misfits]
             _check_reached(found, misfits, reencoder, refuse=textless == "refuse")
+            mended = [_refolded(entries[b.archive], b, lens, reencoder) for b in lacking]
             yield [
-                one or _plainly(entries[b.archive], b, lens)
-                for one, b in zip(found, misfits, strict=True)
+                *(
+                    one or _plainly(entries[b.archive], b, lens)
+                    for one, b in zip(found, misfits, strict=True)
+                ),
+                *(one for one in mended if one is not None),  # what is out of reach stays as it is
             ]
         finally:
-            for base in misfits:
+            for base in misfits + lacking:
                 entry = log.read(partial(read_entry, identifier=base.archive))
                 if entry is not None and entry.folder.is_dir():
                     archive_of(entry).sweep()
+
+
+def _lacks(base: Base, lens: Lens) -> bool:
+    """Whether an archive has rewards that another try to encode it could bring in."""
+    return base.skipped > 0 and base.fits(lens) and not base.plain
 
 
 @contextmanager
@@ -198,7 +206,9 @@ def _refolded(entry: Entry, old: Base, lens: Lens, reencoder: Reencoder | None) 
         return None
     archive.check()
     plain = old.plain
-    if old.features_version != lens.features_version and reencoder is not None:
+    unlike = old.features_version != lens.features_version
+    if reencoder is not None and (unlike or old.skipped):
+        reencoder.leaves = not unlike  # of its own features, what has no text stays as it is
         archive, plain = reencoder.rewrite(archive, number=entry.revision), False
     base = refold(archive, lens, before=old.before, since=old.since, plain=plain)
     return Refolded(entry=entry, archive=archive, base=base)
@@ -250,16 +260,26 @@ def take_over(connection: sa.Connection, lens: Lens, others: Sequence[Refolded])
 
 
 def _encode(
-    log: EventLog, router: str, extractor: FeatureExtractor, *, refuse: bool, mean: bool
+    log: EventLog,
+    router: str,
+    extractor: FeatureExtractor,
+    *,
+    refuse: bool,
+    mean: bool,
+    late: bool = False,
 ) -> tuple[dict[str, Array], int]:
-    """Return the vectors of decisions that have others, and how many of them have no text."""
-    bare = log.read(lambda c: textless_ids(c, router, extractor.version))
+    """Return the vectors of decisions that have others, and how many of them have no text.
+
+    What lacks its embedding only since (`late`) is left to the next rebuild: it may be lacking for long.
+    """
+    done = (extractor.version, extractor.version + STOPGAP) if late else (extractor.version,)
+    bare = log.read(lambda c: textless_ids(c, router, done))
     if bare and refuse:
         raise FeaturesError(
             f"features: {len(bare)} decisions have no text to encode again; "
             "with textless='mean' only each model's plain mean survives of them"
         )
-    prompts = log.read(lambda c: read_prompts(c, router, but=extractor.version))
+    prompts = log.read(lambda c: read_prompts(c, router, but=done))
     vectors: dict[str, Array] = {}
     for start in range(0, len(prompts), _CHUNK):
         chunk = prompts[start : start + _CHUNK]
@@ -271,17 +291,3 @@ def _encode(
     constant[0] = 1.0
     vectors.update(dict.fromkeys(bare, constant))
     return vectors, len(bare)
-
-
-def known_extractor(features: object) -> FeatureExtractor:
-    """Return an extractor that every worker can make from its SPEC, or from the log.
-
-    Raises
-    ------
-    SettingsError
-        Something else.
-    """
-    if not isinstance(features, HashedFeatures | FittedFeatures | VectorFeatures):
-        kinds = "a SPEC, HashedFeatures, FittedFeatures or VectorFeatures"
-        raise SettingsError(f"features: expected {kinds}, got {type(features).__name__}")
-    return features

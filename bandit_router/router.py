@@ -27,10 +27,13 @@ from bandit_router.asking import (
     read_request,
     read_word,
 )
+from bandit_router.decider import Seen
+from bandit_router.embeddings import EmbeddedFeatures
 from bandit_router.errors import (
     BanditRouterError,
     ClosedError,
     LogUnavailableError,
+    SettingsError,
     StaleGenerationError,
     UnknownModelError,
 )
@@ -57,7 +60,7 @@ from bandit_router.log.patience import Patience, remaining, within
 from bandit_router.log.priors import Known, drop_prior, read_prior, write_prior
 from bandit_router.log.recording import Draft, find_kept, keep, record, rescue
 from bandit_router.log.writer import acommitted, committed
-from bandit_router.opening import SettingsArguments, configure_router, register
+from bandit_router.opening import SettingsArguments, bring, configure_router, register
 from bandit_router.prompt import Prompt
 from bandit_router.pseudonyms import Pseudonyms
 from bandit_router.rebuilding import Rebuilt, faded, rebuild
@@ -67,6 +70,7 @@ from bandit_router.rewriting import erase_archived
 from bandit_router.settings import Settings
 from bandit_router.store import PosteriorStore, open_store
 from bandit_router.values import check_count, check_name, clean_text, utc
+from bandit_router.view import Extractors
 from bandit_router.worker import Plan, Worker
 
 logger = logging.getLogger(__name__)
@@ -182,9 +186,12 @@ class Router:
         patience = Patience(timeout_s=log_timeout_s, journal=journal, journal_bytes=journal_bytes)
         events = EventLog.open(log, migrate=migrate, create=create, patience=patience)
         try:
-            register(events, name, models, settings, apply=apply, create=create, now=time.time())
+            extractors, now = Extractors(), time.time()
+            if "features" in settings:
+                bring(events, name, settings["features"], extractors, apply=apply)
+            register(events, name, models, settings, apply=apply, create=create, now=now)
             plan = Plan(url=events.url, store=store, router=name, clock=time.time, seed=numbers["seed"])
-            plan = replace(plan, pseudonyms=pseudonyms, patience=patience)
+            plan = replace(plan, pseudonyms=pseudonyms, patience=patience, extractors=extractors)
             if numbers["worker"] is not None:
                 plan = replace(plan, identity=(numbers["worker"],))
             return cls(Worker(plan, events), durable=durable)
@@ -246,8 +253,9 @@ class Router:
         """
         worker = self._here()
         request = read_request(prompt, options, pseudonyms=worker.plan.pseudonyms)
+        seen = worker.decider.look(request)
         with within(worker.log.patience.timeout_s):
-            draft = _draft(worker, request, *_recall(worker, request))
+            draft = _draft(worker, request, seen, *_recall(worker, request))
             try:
                 recorded = self._record(worker, draft)
                 if isinstance(recorded, Decision):
@@ -262,8 +270,9 @@ class Router:
         """As `choose`, without blocking the event loop."""
         worker = self._here()
         request = read_request(prompt, options, pseudonyms=worker.plan.pseudonyms)
+        seen = await worker.decider.alook(request)
         with within(worker.log.patience.timeout_s):
-            draft = _draft(worker, request, *await _arecall(worker, request))
+            draft = _draft(worker, request, seen, *await _arecall(worker, request))
             try:
                 recorded = self._record(worker, draft)
                 if isinstance(recorded, Decision):
@@ -635,6 +644,8 @@ class Router:
         """
         worker = self._here()
         now = worker.plan.clock()
+        if "features" in settings:
+            worker.learner.extractors.find(worker.log, settings["features"])
         with faded(worker.log, worker.plan.router, settings) as others:
             self._change(lambda c, name: configure_router(c, name, settings, now, others))
         return self.settings
@@ -683,6 +694,32 @@ class Router:
         worker = self._here()
         kept = worker.log.read(lambda c: read_prompts(c, worker.plan.router, newest=newest))
         return FittedFeatures.fit([Prompt.of(prompt) for _, prompt in kept], components=components)
+
+    def fit_embeddings(
+        self, features: str | EmbeddedFeatures, *, newest: int = 2_000
+    ) -> EmbeddedFeatures:
+        """Fit the projection of embeddings to the prompts that the log has kept; `rebuild` takes them up.
+
+        Parameters
+        ----------
+        features : str or EmbeddedFeatures
+            Whose embeddings, and how many components.
+        newest : int
+            How many of the latest prompts are embedded.
+
+        Raises
+        ------
+        FeaturesError
+            Too few prompts, or what embeds them cannot be had here.
+        EmbeddingsUnavailableError
+            The embeddings do not come.
+        """
+        worker = self._here()
+        found = worker.learner.extractors.find(worker.log, features)
+        if not isinstance(found, EmbeddedFeatures):
+            raise SettingsError(f"features: expected some made of embeddings, got {found.spec!r}")
+        kept = worker.log.read(lambda c: read_prompts(c, worker.plan.router, newest=newest))
+        return found.fit([Prompt.of(prompt) for _, prompt in kept])
 
     def put_prior(self, evidence: Mapping[str, Evidence], *, origin: str = "") -> None:
         """Tell what is known of models before any feedback; it replaces what was told before.
@@ -845,9 +882,9 @@ def _held(
     return None, lambda c: worker.decider.remember(talk, find_turn(c, router, talk))
 
 
-def _draft(worker: Worker, request: Request, turn: Turn | None, known: bool) -> Draft:
+def _draft(worker: Worker, request: Request, seen: Seen, turn: Turn | None, known: bool) -> Draft:
     """Decide, and say what is to be recorded."""
-    decision = worker.decider.decide(request, turn, degraded=not known)
+    decision = worker.decider.decide(request, turn, seen=seen, degraded=not known)
     _fix_unit(worker, decision)
     body_hash = None if request.key is None else hash_of(request)
     rows = decision_rows(

@@ -39,7 +39,8 @@ class Settings:
         Total probability that is spread evenly over the eligible models, so that everything stays
         evaluable off-policy.
     features : str
-        SPEC of the feature extractor: ``hashed``, ``fitted:VERSION`` or ``vectors:dim=N``.
+        SPEC of the feature extractor: ``hashed``, ``fitted:VERSION``, ``vectors:dim=N``, or one made of
+        embeddings (`extractor_from_spec`).
     text : {"full", "hash", "none"}
         What is kept of prompts (answers only with "full").
     text_retention : timedelta, optional

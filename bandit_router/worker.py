@@ -16,6 +16,7 @@ from bandit_router.log import EventLog
 from bandit_router.log.patience import Patience
 from bandit_router.pseudonyms import Pseudonyms
 from bandit_router.store import PosteriorStore, open_store
+from bandit_router.view import Extractors
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +31,8 @@ class Plan:
         Mixed into the seed, so that no two workers draw alike; by default the process's id.
     pseudonyms : Pseudonyms, optional
         What users are kept as.
+    extractors : Extractors
+        Features that this process was given, or has made.
     """
 
     url: str = field(repr=False)  # a password may be in a URL
@@ -40,6 +43,7 @@ class Plan:
     identity: tuple[int, ...] = field(default_factory=lambda: (os.getpid(),))
     patience: Patience = field(default_factory=Patience)
     pseudonyms: Pseudonyms | None = None
+    extractors: Extractors = field(default_factory=Extractors, repr=False)
 
     def generator(self) -> np.random.Generator:
         """Return the generator that draws this worker's models."""
@@ -62,14 +66,17 @@ class Worker:
         rng = plan.generator()
         self.own_store = isinstance(plan.store, str)
         self.store = open_store(plan.store) if isinstance(plan.store, str) else plan.store
-        self.learner = Learner(log, self.store, plan.router, clock=plan.clock)
+        self.learner = Learner(
+            log, self.store, plan.router, extractors=plan.extractors, clock=plan.clock
+        )
         self.decider = Decider(self.learner, rng=rng, clock=plan.clock)
         log.adopt()
 
     def again(self) -> Worker:
         """Return this process's own worker, made after a fork; the parent's is left alone."""
         logger.info("router %s: reopened in a forked process", self.plan.router)
-        plan = replace(self.plan, identity=(*self.plan.identity, os.getpid()))
+        identity, extractors = (*self.plan.identity, os.getpid()), self.plan.extractors.again()
+        plan = replace(self.plan, identity=identity, extractors=extractors)
         log = EventLog.open(plan.url, patience=plan.patience)
         try:
             return Worker(plan, log)
@@ -81,6 +88,7 @@ class Worker:
         """Drain and stop the threads, keep a checkpoint, disconnect."""
         with ExitStack() as rest:  # from below; what fails holds up none of it
             rest.callback(self.log.close)
+            rest.callback(self.plan.extractors.close)
             rest.callback(self.learner.join)
             if self.own_store:
                 rest.callback(self.store.close)

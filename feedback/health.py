@@ -186,7 +186,10 @@ def _judge_failing(v: Vitals, t: Thresholds) -> str | None:
 def _degraded(v: Vitals, t: Thresholds) -> str | None:
     if v.degraded.of < t.decisions or v.degraded.share <= t.degraded:
         return None
-    return f"{v.degraded} decisions were made while the log was slow or away: see its load, and /readyz"
+    return (
+        f"{v.degraded} decisions were made while the log, or what embeds prompts, was slow or away: see its "
+        "load, and /readyz"
+    )
 
 
 def _words_capped(v: Vitals, t: Thresholds) -> str | None:

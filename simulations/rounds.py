@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bandit_router.errors import SettingsError
+from bandit_router.features.vectors import STOPGAP
 from bandit_router.log import EventLog
 from bandit_router.log.deciding import read_rounds
 from bandit_router.log.registration import read_registration, router_names
@@ -102,7 +103,8 @@ def read(
         ]
     if not rows:
         raise ValueError(f"router {router!r} decided nothing in that period")
-    version = rows[-1]["features_version"]
+    versions = [row["features_version"] for row in rows]
+    version = next((v for v in reversed(versions) if not v.endswith(STOPGAP)), versions[-1])
     kept = [row for row in rows if row["features_version"] == version]
     return _arrays(kept, len(rows) - len(kept))
 

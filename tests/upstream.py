@@ -1,4 +1,4 @@
-"""A local server that speaks OpenAI's chat completions, well or badly, as a test tells it."""
+"""A local server that speaks OpenAI's chat completions and embeddings, well or badly, as a test tells it."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ class _Handler(BaseHTTPRequestHandler):
                 upstream.busy -= 1
 
     def _answer(self, upstream: Upstream, body: dict[str, Any]) -> None:
-        known = self.path == "/v1/chat/completions"
+        known = self.path in ("/v1/chat/completions", "/v1/embeddings")
         reply = upstream.reply(body) if known else Reply(status=404)
         content = reply.body(body.get("model", ""))
         if upstream.closing.wait(reply.slow_s):

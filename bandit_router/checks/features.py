@@ -8,7 +8,9 @@ from functools import partial
 import numpy as np
 
 from bandit_router.checks.check import Check, checks_of, demand, demand_error
-from bandit_router.features import FeatureExtractor, features_from_spec
+from bandit_router.embeddings import artefact_of, extractor_from_spec
+from bandit_router.errors import BanditRouterError
+from bandit_router.features import FeatureExtractor
 from bandit_router.prompt import Prompt
 from bandit_router.values import Array
 
@@ -86,13 +88,16 @@ def has_a_version(make: Make) -> None:
 
 
 def reads_its_spec(make: Make) -> None:
-    """The SPEC gives the extractor back; a fitted one needs its artefact, which the version names."""
+    """The SPEC gives the extractor back, with the artefact that it names where there is one."""
     features = make()
-    if features.spec.startswith("fitted:"):
-        named = features.spec.partition(":")[2]
-        demand(named == features.version, f"expected {features.spec!r} to name {features.version!r}")
-        return
-    read = features_from_spec(features.spec)
+    artefact = artefact_of(features)
+    kept = {} if artefact is None else dict([artefact])
+    named = all(version in features.spec for version in kept)
+    demand(named, f"expected {features.spec!r} to name {[*kept]}")
+    try:
+        read = extractor_from_spec(features.spec, kept.get)
+    except BanditRouterError as error:
+        raise AssertionError(f"expected {features.spec!r} to be read, got {error}") from error
     same = (read.spec, read.version, read.dim) == (features.spec, features.version, features.dim)
     demand(same, f"expected {features.spec!r} to give {features!r} back, got {read!r}")
 

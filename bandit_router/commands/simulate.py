@@ -222,11 +222,14 @@ def _say_left_out(table: Table, prior: Table | None) -> None:
 
 
 def _features(spec: str | None) -> FeatureExtractor | None:
-    from bandit_router.features import features_from_spec
+    from bandit_router.embeddings import EmbeddedFeatures, extractor_from_spec
 
     if spec is not None and spec.startswith("vectors"):
         raise SettingsError("features: a table has texts; vectors are for choose(features=...)")
-    return None if spec is None else features_from_spec(spec)
+    features = None if spec is None else extractor_from_spec(spec)
+    if isinstance(features, EmbeddedFeatures):
+        features.warm()  # a missing key or package is said before anything runs
+    return features
 
 
 def _jobs(options: _Options, rows: int) -> int:

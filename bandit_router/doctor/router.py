@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import sqlalchemy as sa
 
 from bandit_router.doctor.finding import Finding, ok, problem, unseen, warning
 from bandit_router.doctor.reader import Reader
+from bandit_router.embeddings import EmbeddedFeatures, Function, artefact_of, extractor_from_spec
 from bandit_router.errors import BanditRouterError
-from bandit_router.features import FittedFeatures, features_from_spec
 from bandit_router.log import tables as t
 from bandit_router.log.registration import Registration, find_extractor
 from bandit_router.log.rows import from_us
@@ -45,21 +46,23 @@ def check_features(reader: Reader, registration: Registration) -> Finding:
     """Whether the features that the router decides by can be made here."""
     name, spec = registration.name, registration.settings.features
     try:
-        kind, _, version = spec.partition(":")
-        if kind != "fitted":
-            features_from_spec(spec)
-            return ok("features", spec, router=name)
-        artefact = reader.read(lambda connection: find_extractor(connection, version))
-        if artefact is None:
-            return problem(
-                "features",
-                f"the log has no extractor {version!r}: `Router.rebuild` with other features",
-                router=name,
-            )
-        FittedFeatures.from_bytes(artefact)
-        return ok("features", f"{spec}, {len(artefact):,} bytes in the log", router=name)
+        found = reader.read(lambda c: extractor_from_spec(spec, partial(find_extractor, c)))
+        if isinstance(found, EmbeddedFeatures):
+            return _check_embeddings(found, name)
+        artefact = artefact_of(found)
+        kept = "" if artefact is None else f", {len(artefact[1]):,} bytes in the log"
+        return ok("features", f"{spec}{kept}", router=name)
     except BanditRouterError as error:
-        return problem("features", f"{spec}: {error}", router=name)
+        said = f"{error}: `Router.rebuild` with other features, where it cannot be brought back"
+        return problem("features", said, router=name)
+
+
+def _check_embeddings(features: EmbeddedFeatures, router: str) -> Finding:
+    if isinstance(features.source, Function):
+        said = f"{features.spec}: a function of the host's own, which only a host can give"
+        return unseen("features", said, router=router)
+    features.warm()
+    return ok("features", features.spec, router=router)
 
 
 def check_checkpoint(reader: Reader, registration: Registration, *, now: float) -> Finding:

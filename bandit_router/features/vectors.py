@@ -13,6 +13,7 @@ from bandit_router.values import Array, check_vector
 
 LIMIT = 1e6  # of one feature: its square must not drown the others in a float64 sum
 MAX_DIM = 8192
+STOPGAP = "~"  # at the end of the version of features that lack what could not be had in time
 
 
 def check_ready(vector: object, dim: int) -> Array:

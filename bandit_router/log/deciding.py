@@ -244,14 +244,14 @@ def read_rounds(
 
 
 def read_prompts(
-    connection: sa.Connection, router: str, *, but: str | None = None, newest: int | None = None
+    connection: sa.Connection, router: str, *, but: Sequence[str] = (), newest: int | None = None
 ) -> list[tuple[str, Any]]:
     """Return (decision id, prompt) of decisions whose text was kept, the newest first.
 
     Parameters
     ----------
-    but : str, optional
-        Leave out decisions whose features have this version already.
+    but : sequence of str
+        Leave out decisions whose features have one of these versions already.
     newest : int, optional
         At most so many.
     """
@@ -263,8 +263,8 @@ def read_prompts(
         .order_by(c.at_us.desc())
         .limit(newest)
     )
-    if but is not None:
-        statement = statement.where(d.features_version != but)
+    if but:
+        statement = statement.where(d.features_version.not_in(but))
     return [(row.decision_id, json.loads(row.prompt)) for row in connection.execute(statement)]
 
 
@@ -286,12 +286,12 @@ def write_features(connection: sa.Connection, version: str, vectors: Mapping[str
         connection.execute(statement, [{"of": key, "x": pack(x)} for key, x in vectors.items()])
 
 
-def textless_ids(connection: sa.Connection, router: str, features_version: str) -> list[str]:
+def textless_ids(connection: sa.Connection, router: str, but: Sequence[str]) -> list[str]:
     """Return decisions of other features that have no text to encode again."""
     c = t.decisions.c
     missing = sa.and_(t.texts.c.decision_id == c.id, t.texts.c.prompt.is_not(None))
     statement = sa.select(c.id).where(
-        c.router == router, c.features_version != features_version, ~sa.exists().where(missing)
+        c.router == router, c.features_version.not_in(but), ~sa.exists().where(missing)
     )
     return list(connection.execute(statement).scalars())
 

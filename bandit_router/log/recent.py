@@ -18,6 +18,7 @@ import sqlalchemy as sa
 
 from bandit_router.errors import FormatError
 from bandit_router.events import id_floor
+from bandit_router.features.vectors import STOPGAP
 from bandit_router.log import tables as t
 from bandit_router.log.rows import Row, from_us, to_us, unpack
 from bandit_router.values import Array
@@ -320,7 +321,8 @@ def stacked(seen: Sequence[Seen]) -> tuple[Array, Array]:
     """Return places of shape (n,) and features of shape (n, dim) of those encoded like the newest one."""
     if not seen:
         return np.empty(0), np.empty((0, 0))
-    newest = seen[-1].features_version
+    versions = [s.features_version for s in seen]
+    newest = next((v for v in reversed(versions) if not v.endswith(STOPGAP)), versions[-1])
     alike = [(s.place, s.features) for s in seen if s.features_version == newest]
     kept = [(place, x) for place, x in alike if x is not None]
     if not kept:

@@ -33,6 +33,8 @@ class Reencoder:
         How many there are.
     encode : callable
         Returns those of prompts, of shape (n, dim).
+    leaves : bool
+        What has no text is left with the features that it has, instead of the constant alone.
     encoded, textless : int
         How many decisions got other features, and how many of them only the constant, for want of a text.
     """
@@ -41,6 +43,7 @@ class Reencoder:
     version: str
     dim: int
     encode: Encode
+    leaves: bool = False
     encoded: int = field(default=0)
     textless: int = field(default=0)
 
@@ -56,8 +59,9 @@ class Reencoder:
         old = [i for i, row in enumerate(rows) if self._is_old(row)]
         if not old:
             return group
-        ids = [rows[i]["id"] for i in old]
-        found = self._vectors(archive, ids)
+        found = self._vectors(archive, [rows[i]["id"] for i in old])
+        if self.leaves:
+            old = [i for i in old if rows[i]["id"] in found]
         constant = np.zeros(self.dim)
         constant[0] = 1.0
         features, versions = (

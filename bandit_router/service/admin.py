@@ -3,6 +3,7 @@
 # No late annotations here: FastAPI must see dependencies that are arguments of the enclosing function.
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
 from typing import Annotated, Any, Literal
 
@@ -11,6 +12,7 @@ from pydantic import BaseModel, Field
 
 from bandit_router.answers import AnswerRoute, RefusedError, arguments, errors
 from bandit_router.bodies import Amount, Body, Count, Name
+from bandit_router.embeddings import embeds
 from bandit_router.errors import SettingsError
 from bandit_router.events import Model
 from bandit_router.log.erasure import Forgotten
@@ -158,8 +160,9 @@ def admin_routes(desk: Desk) -> APIRouter:
     async def configure(name: RouterName, body: SettingsBody) -> RouterAnswer:
         """Change a router's settings, live on all workers; make the router if there is none."""
         changes = _changes(body)
+        known = name in await desk.names(name)
+        _refuse_embeddings(changes, await desk.router(name) if known else None)
         with arguments(half_life="half_life_s", text_retention="text_retention_s"):
-            known = name in await desk.names(name)
             configured = await (desk.router(name) if known else desk.make_router(name, changes))
             await asyncio.to_thread(lambda: configured.configure(**changes))
         return _router_answer(configured)
@@ -209,6 +212,15 @@ def _changes(body: SettingsBody) -> dict[str, Any]:  # Any: of each setting's ow
         except SettingsError as error:
             raise RefusedError("invalid_value", str(error), param=name) from error
     return changes
+
+
+def _refuse_embeddings(changes: Mapping[str, Any], router: Router | None) -> None:  # Any: as above
+    """Whoever may send prompts and a key of the environment elsewhere has the machine, not only a key."""
+    features = changes.get("features")
+    same = router is not None and router.settings.features == features
+    if isinstance(features, str) and embeds(features) and not same:
+        said = "embeddings are set by the config file, `bandit-router rebuild` or the library, not over HTTP"
+        raise RefusedError("invalid_value", f"features: {said}", param="features")
 
 
 def _merged(router: Router, name: str, body: ModelBody) -> Model:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from upstream import Reply, Upstream
 
 from bandit_router import Router
 from bandit_router.cli import COMMANDS, cli
@@ -95,6 +98,23 @@ def test_rebuild(open_router: Open, url: str) -> None:
     assert "4 observations" in invoke("rebuild", "--log", url)
     assert "hashed:buckets=16" in invoke("rebuild", "--log", url, "--features", "hashed:buckets=16")
     assert "features fitted:" in invoke("rebuild", "--log", url, "--features", "fitted")
+    assert CliRunner().invoke(cli, ["rebuild", "--log", url, "--fit"]).exit_code == 1
+
+
+def test_rebuild_with_embeddings(open_router: Open, url: str) -> None:
+    def embed(body: dict[str, Any]) -> Reply:
+        data = [{"index": i, "embedding": [1, len(s), ord(s[9])]} for i, s in enumerate(body["input"])]
+        return Reply(raw=json.dumps({"data": data}).encode())
+
+    router = open_router()
+    for i in range(4):
+        router.feedback(router.choose(f"question {i}").id, "thumb", True)
+    router.close()
+    with Upstream(embed) as upstream:
+        spec = f"openai:model=m,base_url={upstream.url},dim=2"
+        said = invoke("rebuild", "--log", url, "--features", spec, "--fit")
+    assert "dim=2,projection=projection-" in said
+    assert "4 decisions encoded again" in said
 
 
 def test_the_demo_keeps_its_log_where_it_is_told(url: str) -> None:

@@ -303,6 +303,15 @@ def test_features(embedded: Config) -> None:
     assert (state, "no extractor 'none'" in message) == ("problem", True)
     change(embedded, """UPDATE settings SET body = '{"features": "unknown"}'""")
     assert told(embedded, "features")[0][0] == "problem"
+    for spec, wanted, said in (
+        ("openai:model=m,base_url=http://localhost/v1", "ok", "dim=64"),
+        ("openai:model=m,api_key_env=ABSENT_API_KEY", "problem", "no ABSENT_API_KEY"),
+        ("openai:model=m,projection=none", "problem", "no extractor 'none'"),
+        ("callable:name=n,version=1,dim=8", "unseen", "the host's own"),
+    ):
+        change(embedded, f"""UPDATE settings SET body = '{{"features": "{spec}"}}'""")
+        ((state, message),) = told(embedded, "features")
+        assert (state, said in message) == (wanted, True), message
 
 
 def test_checkpoint(embedded: Config, monkeypatch: pytest.MonkeyPatch) -> None:

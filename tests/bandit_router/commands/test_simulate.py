@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
+from upstream import Reply, Upstream
 
 from bandit_router.commands.simulate import simulate
 from simulations.tables import write_table
@@ -88,6 +89,24 @@ def test_pool_where_and_prior(table: Path, tmp_path: Path) -> None:
     assert "5 rows left out: the prior holds them" in result.output
     row = document(out)["rows"][0]
     assert (row["n"], set(row["share"])) == (code - 5, {"small-fast", "large-strong"})
+
+
+def test_features_made_of_embeddings(table: Path, tmp_path: Path) -> None:
+    def embed(body: dict[str, Any]) -> Reply:
+        data = [
+            {"index": i, "embedding": [len(s), 1, s.count("e")]} for i, s in enumerate(body["input"])
+        ]
+        return Reply(raw=json.dumps({"data": data}).encode())
+
+    out = tmp_path / "out.json"
+    with Upstream(embed) as upstream:
+        result = run(
+            *(table, "--features", f"openai:model=m,dim=3,base_url={upstream.url}"),
+            *("--policy", "linucb", "--order-seeds", 1, "--jobs", 1, "--json", out),
+        )
+    assert result.exit_code == 0, result.output
+    assert len(upstream.requests) == 2  # 120 prompts
+    assert document(out)["rows"][0]["n"] == 120
 
 
 def test_budget_thumbs_and_features(table: Path, tmp_path: Path) -> None:
@@ -188,6 +207,8 @@ def test_dropped_rows_are_said_aloud(tmp_path: Path) -> None:
         (("--budget", "0"), "x>0"),
         (("--feedback", "stars"), "not one of"),
         (("--features", "magic"), "expected hashed"),
+        (("--features", "openai:model=m,api_key_env=ABSENT_API_KEY"), "no ABSENT_API_KEY"),
+        (("--features", "callable:name=n,version=1"), "the host's own"),
         (("--jobs", "0"), "x>=1"),
         (("--where", "task=a", "--where", "task=b"), "each column once"),
         (("--json", ""), "expected a file"),

@@ -65,6 +65,9 @@ def test_what_was_decided_and_heard(router: Router, log: EventLog) -> None:
     assert places.tolist() == [23.0] * 4
     np.testing.assert_array_equal(features[0], decisions[0].features)
     assert log.read(lambda c: read_recent(c, "another", now=time.time())).seen == ()
+    flagged = replace(recent.seen[-1], features_version=f"{recent.seen[-1].features_version}~")
+    assert len(stacked([*recent.seen, flagged])[0]) == 4  # what lacks its embedding has not drifted
+    assert len(stacked([flagged])[0]) == 1
 
 
 def test_a_sample_spans_the_window_and_is_bounded(router: Router, log: EventLog) -> None:

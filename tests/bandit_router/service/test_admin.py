@@ -53,6 +53,15 @@ def test_settings_that_are_refused(client: Client) -> None:
     assert client.get("/v1/routers/new").status_code == 404  # a bad body makes nothing
 
 
+def test_prompts_and_keys_are_sent_nowhere_by_a_key_alone(client: Client) -> None:
+    spec = "openai:model=m,base_url=http://127.0.0.1:1/v1,api_key_env=OTHER_API_KEY"
+    for router in ("default", "new"):
+        answer = client.put(f"/v1/routers/{router}", json={"features": spec})
+        assert field_of(answer) == (422, "features")
+        assert "not over HTTP" in answer.json()["error"]["message"]
+    assert client.get("/v1/routers/default").json()["settings"]["features"] == "hashed"
+
+
 def test_a_router_is_made_and_used(client: Client, decide: Any) -> None:
     made = client.put("/v1/routers/new", json={"policy": "greedy"}).json()
     assert (made["name"], made["settings"]["policy"], made["models"]) == ("new", "greedy", [])
