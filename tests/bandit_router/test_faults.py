@@ -380,14 +380,14 @@ def test_looking_makes_no_file(tmp_path: Path) -> None:
 
 def test_what_the_log_wins_over_is_named(open_router: Open, caplog: pytest.LogCaptureFixture) -> None:
     open_router().close()
-    open_router(floor=0.02, models=[Model("small", output_usd_per_mtok=9.0)], policy=Uniform())
+    open_router(floor=0.01, models=[Model("small", output_usd_per_mtok=9.0)], policy=Uniform())
     assert "wins over model small, policy" in caplog.text
     with pytest.raises(SettingsError, match="colour"):
         open_router(colour="red")
 
 
 def test_a_path_instead_of_a_url_gets_a_hint() -> None:
-    with pytest.raises(SettingsError, match=r"sqlite:///chat\.db, got"):
+    with pytest.raises(SettingsError, match=r"a URL such as sqlite:///chat\.db"):
         Router.open("chat.db")
 
 

@@ -70,11 +70,11 @@ def test_the_mean_over_two_workers_is_the_budget(open_router: Open) -> None:
             first.feedback(decision.id, "rating", reward)
     first.close()
     workers = [open_router(seed=1, worker=2), open_router(seed=1, worker=3)]
-    for _ in range(15):
+    for _ in range(8):
         for router in workers:
             serve(router, 20)
         time.sleep(0.25)  # until each has heard of the other
     for router in workers:
         pacer = pacer_of(router)
-        assert pacer.paid == pytest.approx(661, abs=25)
+        assert pacer.paid == pytest.approx(381, abs=25)
         assert pacer.spent_usd <= BUDGET * (pacer.paid + 2 * ADVANCE) + 0.3

@@ -64,7 +64,7 @@ def test_it_is_apart_from_what_feedback_teaches(open_router: Open) -> None:
     assert {m: b["n"] for m, b in router.beliefs().items()} == {"small": 1.0, "large": 0.0}
     demand_fold(router)
     router.rebuild()
-    assert promises(router)["large"] > 0.7
+    assert promises(router)["large"] > 0.6
     assert router.drop_prior()
     assert not router.drop_prior()
     assert router.prior is None
@@ -93,7 +93,7 @@ def test_a_model_that_comes_later_is_known_already(open_router: Open) -> None:
     router = open_router(models=[Model("small")])
     router.put_prior(evidence(0.2, 0.9))
     router.put_model(Model("large"))
-    assert promises(router)["large"] > 0.7
+    assert promises(router)["large"] > 0.6
 
 
 @pytest.mark.parametrize(
