@@ -13,7 +13,7 @@ from bandit_router.features import FeatureExtractor, HashedFeatures
 from bandit_router.policies import DEFAULT_FLOOR
 from bandit_router.prompt import Prompt
 from bandit_router.values import check_amount, check_unit
-from simulations.baselines import import_extra, player_from_spec
+from simulations.baselines import Maker, import_extra, player_from_spec
 from simulations.replay import Rows, Scene, Warmth, play
 from simulations.runs import Run
 from simulations.tables import Table
@@ -36,6 +36,7 @@ def simulate(
     floor: float = DEFAULT_FLOOR,
     jobs: int = 1,
     progress: Progress | None = None,
+    maker: Maker = player_from_spec,
 ) -> list[Run]:
     """Let policies live through a table, seeing only what they chose.
 
@@ -68,6 +69,8 @@ def simulate(
         Processes; -1 is one per core. The results are the same.
     progress : callable, optional
         Called with the runs that are done, and all there are.
+    maker : callable
+        Makes a player of a SPEC and a scene.
 
     Returns
     -------
@@ -84,13 +87,13 @@ def simulate(
     _check(table, specs, seeds, weights, budget_usd, feedback, rows, jobs, floor)
     stage = _stage(table, features or HashedFeatures(), budget_usd, floor, prior)
     lives = [
-        _Life(spec=spec, seed=seed, rows=rows, thumbs=feedback == "thumbs", scene=scene)
+        _Life(spec=spec, seed=seed, rows=rows, thumbs=feedback == "thumbs", scene=scene, maker=maker)
         for scene in (replace(stage, price_weight=weight) for weight in weights)
         for spec in specs
         for seed in range(seeds)
     ]
     for life in lives[::seeds]:
-        player_from_spec(life.spec, life.scene)  # a wrong SPEC is refused before hours of work
+        life.maker(life.spec, life.scene)  # a wrong SPEC is refused before hours of work
     return list(_counted(_lived(lives, jobs), len(lives), progress))
 
 
@@ -110,6 +113,7 @@ class _Life:
     rows: int | None
     thumbs: bool
     scene: Scene
+    maker: Maker
 
     def live(self) -> Run:
         table, live = self.scene.table, self.scene.order
@@ -119,7 +123,7 @@ class _Life:
         if self.thumbs:
             told = (rng.random(told.shape) < told).astype(np.float64)
         scene = replace(self.scene, order=order)
-        chosen = play(player_from_spec(self.spec, scene), order, draws, told)
+        chosen = play(self.maker(self.spec, scene), order, draws, told)
         return self._run(scene, chosen)
 
     def _run(self, scene: Scene, chosen: Rows) -> Run:
