@@ -167,7 +167,7 @@ class InverseGapWeighting:
         return rest
 
 
-DEFAULT_FLOOR = 0.02  # total share of exploration that keeps everything evaluable off-policy
+DEFAULT_FLOOR = 0.01  # total share of exploration that keeps everything evaluable off-policy
 _REACH = 6.0  # standard deviations beyond which a normal has no mass that counts
 _STEP = 1.75  # of the narrowest model: a panel of five nodes this wide errs by about 1e-5
 _PANELS = np.array([-6.0, -4.5, -3.25, -2.25, -1.25, -0.4, 0.4, 1.25, 2.25, 3.25, 4.5, 6.0])
@@ -189,7 +189,8 @@ class ThompsonSampling:
     Parameters
     ----------
     width : float
-        Multiplies the standard deviations; 1 is the posterior itself.
+        Multiplies the standard deviations; 1 is the posterior itself. With half of them it earned more on
+        every routing table that was tried (docs/learning.md).
 
     References
     ----------
@@ -202,7 +203,7 @@ class ThompsonSampling:
     array([0.5, 0.5, 0. ])
     """
 
-    width: float = 1.0
+    width: float = 0.5
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "width", check_amount("width", self.width))
@@ -210,7 +211,7 @@ class ThompsonSampling:
     @property
     def spec(self) -> str:
         """As `Policy.spec`."""
-        return "thompson" if self.width == 1.0 else f"thompson:width={self.width!r}"
+        return "thompson" if self == ThompsonSampling() else f"thompson:width={self.width!r}"
 
     def probabilities(self, mean: Array, std: Array) -> Array:
         """As `Policy.probabilities`."""

@@ -37,7 +37,7 @@ class Prior:
     """
 
     mean: float = 0.5
-    bias_precision: float = 1.0
+    bias_precision: float = 10.0
     precision: float = 30.0
     noise: float = 0.1
 
@@ -55,6 +55,8 @@ PRECISIONS = (
     30.0,
     100.0,
 )  # beyond it, models that fell out of favour would never return
+POWERS = (1.0, 0.3, 0.1, 0.0)  # what each observation that was known before may count
+_DOUBT = math.log(27.0)  # nine in ten that it counts in full, and the rest shared by three
 _OLD_FIT = 8.0  # half-lives: a later contribution would be too heavy for a rank-one update of it
 _PSEUDO = 4.0  # observations that the start values of mean and noise are worth
 
@@ -88,12 +90,7 @@ def _chosen(sums: Sequence[_Sums], start: Prior) -> tuple[Prior, Array]:
     mean = (_PSEUDO * start.mean + sum(s.b[0] for s in sums)) / (_PSEUDO + n)
     prior, centre = replace(start, mean=float(mean)), np.zeros(len(sums[0].b))
     centre[0] = mean
-    pooled = _Sums(
-        sum((s.A for s in sums), np.zeros_like(sums[0].A)),
-        sum((s.b for s in sums), np.zeros_like(sums[0].b)),
-        sum(s.c for s in sums),
-        n,
-    ).centred(centre)
+    pooled = sum(sums, _Sums.none(len(centre))).centred(centre)
     shared = _climb([pooled], prior).precisions(len(centre))
     centre += _solve(pooled.A, pooled.b, shared)[1]
     return _climb([s.centred(centre) for s in sums], prior), centre
@@ -123,13 +120,53 @@ class _Sums:
 
     @classmethod
     def of(cls, evidence: Evidence, scale: float) -> _Sums:
-        return cls(evidence.A * scale, evidence.b * scale, evidence.c * scale, evidence.n * scale)
+        return cls(evidence.A, evidence.b, evidence.c, evidence.n).scaled(scale)
+
+    @classmethod
+    def none(cls, dim: int) -> _Sums:
+        return cls(np.zeros((dim, dim)), np.zeros(dim), 0.0, 0.0)
+
+    def __add__(self, other: _Sums) -> _Sums:
+        return _Sums(self.A + other.A, self.b + other.b, self.c + other.c, self.n + other.n)
+
+    def scaled(self, power: float) -> _Sums:
+        """The sums of the same rewards, each of that likelihood power."""
+        return _Sums(self.A * power, self.b * power, self.c * power, self.n * power)
 
     def centred(self, centre: Array) -> _Sums:
         """The sums that rewards less ``centre . x`` would have given."""
         known = self.A @ centre
         c = self.c + float(centre @ (known - 2 * self.b))
         return _Sums(self.A, self.b - known, c, self.n)
+
+
+def _choose_power(live: Sequence[_Sums], known: Sequence[_Sums], prior: Prior, centre: Array) -> float:
+    """How much of what was known before counts: the power under which it foretells best what was seen since.
+
+    The sums of what was known, each of that power, are a belief; what it foretold of the rewards since is
+    ``p(both) / p(known)``. All models share the power: one that proved wrong casts doubt on the others,
+    or those that it made look poor would never be tried. Prior and centre are held fixed.
+    """
+    seen = [(after, before) for after, before in zip(live, known, strict=True) if after.n > 0]
+    if not any(before.n > 0 for _, before in seen):
+        return POWERS[0]
+    pairs = [(after.centred(centre), before.centred(centre)) for after, before in seen]
+    return max(POWERS, key=lambda power: _foretold(pairs, power, prior) - _DOUBT * (power < 1.0))
+
+
+def _foretold(pairs: Sequence[tuple[_Sums, _Sums]], power: float, prior: Prior) -> float:
+    """Log likelihood of what was seen, given what was known at that power; the noise at its best value."""
+    n, residual, log_determinants = _PSEUDO, _PSEUDO * prior.noise, 0.0
+    precisions = prior.precisions(len(pairs[0][0].b))
+    for live, known in pairs:
+        before = known.scaled(power)
+        for sums, sign in ((before + live, 1.0), (before, -1.0)):
+            factor, weights = _solve(sums.A, sums.b, precisions)
+            residual += sign * (sums.c - float(sums.b @ weights))
+            log_determinants += sign * 2 * float(np.log(factor.diagonal()).sum())
+        n += live.n
+    noise = max(residual, _PSEUDO * prior.noise) / n
+    return -0.5 * (n * math.log(noise) + log_determinants)
 
 
 def _marginal(sums: Sequence[_Sums], prior: Prior) -> tuple[float, Prior]:
@@ -169,11 +206,14 @@ class Fit:
         Posterior covariances, divided by the noise.
     centre : ndarray of shape (dim,)
         Prior mean of the weights of every model.
+    power : float
+        What each observation counts that was known before.
     """
 
     prior: Prior
     at: float
     centre: Array
+    power: float
     weights: Array
     covariance: Array
 
@@ -192,6 +232,9 @@ class Beliefs:
     prior : Prior, optional
         A fixed prior. By default it is chosen from the evidence (`fit_prior`) at every fit, and models
         share what they have in common.
+    known : mapping of str to Evidence, optional
+        What was known before, of some models: of an evaluation, say. It is kept apart from `evidence`, and
+        how much of it counts is chosen at every fit: all of it, until what is seen contradicts it.
 
     Notes
     -----
@@ -213,10 +256,12 @@ class Beliefs:
         *,
         half_life: float | None = None,
         prior: Prior | None = None,
+        known: Mapping[str, Evidence] | None = None,
     ) -> None:
         self.dim = dim
         self.half_life = half_life
         self.fixed_prior = prior
+        self.known = dict(known or {})
         self.evidence: dict[str, Evidence] = {m: Evidence(dim, half_life=half_life) for m in models}
         self._index = {model: k for k, model in enumerate(self.evidence)}
         self._since_fit = 0
@@ -255,8 +300,8 @@ class Beliefs:
         """Add one contribution to a model's sums, and update its posterior (Bishop (3.50), (3.51))."""
         if model not in self._index:
             self.add_model(model)
-        k, evidence = self._index[model], self.evidence[model]
-        evidence.add(observation)
+        k = self._index[model]
+        self.evidence[model].add(observation)
         self._since_fit += 1
         age = 0.0 if self.half_life is None else (observation.at - self.fitted_at) / self.half_life
         if age > _OLD_FIT:
@@ -265,7 +310,7 @@ class Beliefs:
         g = math.exp2(age)
         w, x = g * observation.weight, observation.x
         if w < 0:
-            self._refit_one(k, evidence)
+            self._weights[k], self._covariance[k] = self._posterior_of(model)
             return
         spread = self._covariance[k] @ x
         denominator = 1.0 + w * float(x @ spread)
@@ -284,10 +329,9 @@ class Beliefs:
 
     def add_model(self, model: str, evidence: Evidence | None = None) -> None:
         """Stack one more model, at the prior or with the sums it has; the others stay as they are."""
-        sums = evidence or Evidence(self.dim, half_life=self.half_life)
-        weights, covariance = _posterior(sums, self.prior, self._centre, self.fitted_at)
         self._index[model] = len(self.evidence)
-        self.evidence[model] = sums
+        self.evidence[model] = evidence or Evidence(self.dim, half_life=self.half_life)
+        weights, covariance = self._posterior_of(model)
         self._weights = np.concatenate([self._weights, weights[None]])
         self._covariance = np.concatenate([self._covariance, covariance[None]])
         self._flat = self._covariance.reshape(-1, self.dim)
@@ -308,44 +352,56 @@ class Beliefs:
 
         By default as of the last fit; but never as of before the newest landmark.
         """
-        evidence = list(self.evidence.values())
         at = getattr(self, "fitted_at", 0.0) if at is None else at
-        at = max([at, *(e.landmark for e in evidence)])
-        prior, centre = self._choose_prior(at)
-        weights = np.empty((len(evidence), self.dim))
-        covariance = np.empty((len(evidence), self.dim, self.dim))
-        for k, e in enumerate(evidence):
-            weights[k], covariance[k] = _posterior(e, prior, centre, at)
-        return Fit(prior=prior, at=at, centre=centre, weights=weights, covariance=covariance)
+        at = max([at, *(e.landmark for e in (*self.evidence.values(), *self.known.values()))])
+        live = [_Sums.of(e, e.fading(at)) for e in self.evidence.values()]
+        known = [self._known_of(model, at) for model in self.evidence]
+        sums = [a + b for a, b in zip(live, known, strict=True)]
+        prior, centre = self._choose_prior(sums)
+        power = _choose_power(live, known, prior, centre)
+        if power < 1.0:
+            sums = [a + b.scaled(power) for a, b in zip(live, known, strict=True)]
+            prior, centre = self._choose_prior(sums)
+        weights = np.empty((len(sums), self.dim))
+        covariance = np.empty((len(sums), self.dim, self.dim))
+        for k, s in enumerate(sums):
+            weights[k], covariance[k] = _posterior(s, prior, centre)
+        return Fit(
+            prior=prior, at=at, centre=centre, power=power, weights=weights, covariance=covariance
+        )
 
-    def _choose_prior(self, at: float) -> tuple[Prior, Array]:
-        sums = [_Sums.of(e, e.fading(at)) for e in self.evidence.values() if e.n > 0]
-        if self.fixed_prior is None and sums:
-            return _chosen(sums, Prior())
+    def _known_of(self, model: str, at: float) -> _Sums:
+        known = self.known.get(model)
+        return _Sums.none(self.dim) if known is None else _Sums.of(known, known.fading(at))
+
+    def _choose_prior(self, sums: Sequence[_Sums]) -> tuple[Prior, Array]:
+        some = [s for s in sums if s.n > 0]
+        if self.fixed_prior is None and some:
+            return _chosen(some, Prior())
         prior = self.fixed_prior or Prior()
         return prior, prior.mean * np.eye(self.dim)[0]
 
     def adopt(self, fit: Fit) -> None:
         """Predict with a fit of these sums from now on."""
-        self.prior, self.fitted_at, self._centre = fit.prior, fit.at, fit.centre
+        self.prior, self.fitted_at, self._centre, self.power = fit.prior, fit.at, fit.centre, fit.power
         self._weights, self._covariance = fit.weights, fit.covariance
         self._flat = self._covariance.reshape(-1, self.dim)
         self._since_fit = 0
 
-    def _refit_one(self, k: int, evidence: Evidence) -> None:
-        self._weights[k], self._covariance[k] = _posterior(
-            evidence, self.prior, self._centre, self.fitted_at
-        )
+    def _posterior_of(self, model: str) -> tuple[Array, Array]:
+        """The posterior of one model under the prior and the power of the last fit."""
+        evidence = self.evidence[model]
+        live = _Sums.of(evidence, evidence.fading(self.fitted_at))
+        known = self._known_of(model, self.fitted_at).scaled(self.power)
+        return _posterior(live + known, self.prior, self._centre)
 
 
-def _posterior(evidence: Evidence, prior: Prior, centre: Array, at: float) -> tuple[Array, Array]:
+def _posterior(sums: _Sums, prior: Prior, centre: Array) -> tuple[Array, Array]:
     """Posterior mean and covariance (over the noise) of one model (Bishop (3.50), (3.51))."""
-    precisions = prior.precisions(evidence.dim)
-    if evidence.n <= 0:
+    precisions = prior.precisions(len(centre))
+    if sums.n <= 0:
         return centre, np.diag(1.0 / precisions)
-    scale = evidence.fading(at)
-    target = scale * evidence.b + precisions * centre
-    factor, weights = _solve(scale * evidence.A, target, precisions)
+    factor, weights = _solve(sums.A, sums.b + precisions * centre, precisions)
     covariance, _ = lapack.dpotri(factor, lower=False)
     covariance = np.triu(covariance)
     return weights, covariance + np.triu(covariance, 1).T

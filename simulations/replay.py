@@ -153,16 +153,14 @@ class Bandit:
     def __init__(self, policy: Policy, scene: Scene) -> None:
         self.policy, self.scene = policy, scene
         self.names = scene.table.names
-        self.beliefs = Beliefs(self.names, scene.features.shape[1])
+        known = None if scene.warmth is None else scene.warmth.evidence
+        self.beliefs = Beliefs(self.names, scene.features.shape[1], known=known)
         self.preference = Preference(price_weight=scene.price_weight)
         self.unit_usd = scene.table.cost_unit_usd
         budget = scene.budget_usd
         self.pacer = None if budget is None else Pacer(budget, len(self.names))
         self.costs = Costs(scene) if scene.price_weight or budget else None
-        if scene.warmth is not None:
-            known = {m: e.copy() for m, e in scene.warmth.evidence.items() if m in self.names}
-            self.beliefs.replace({**self.beliefs.evidence, **known})
-        self._n = sum(evidence.n for evidence in self.beliefs.evidence.values())
+        self._n = 0
         self._free = np.zeros(len(self.names))
 
     def choose(self, row: int) -> Array:

@@ -35,7 +35,9 @@ NODES, WEIGHTS = np.polynomial.legendre.leggauss(24)
 
 
 def thompson(mean: object, std: object) -> Array:
-    return ThompsonSampling().probabilities(np.array(mean, dtype=float), np.array(std, dtype=float))
+    return ThompsonSampling(width=1.0).probabilities(
+        np.array(mean, dtype=float), np.array(std, dtype=float)
+    )
 
 
 def truth(mean: Array, std: Array) -> Array:

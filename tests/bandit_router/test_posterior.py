@@ -220,6 +220,42 @@ def test_models_are_stacked_in_their_order() -> None:
     assert [part.shape for part in beliefs.predict(np.ones(DIM))] == [(0,), (0,)]
 
 
+def test_what_was_known_counts_like_evidence_until_something_is_seen() -> None:
+    known, mine = Evidence(DIM), Evidence(DIM)
+    for o in simulated(60, 1):
+        known.add(o)
+        mine.add(o)
+    warm, told = (Beliefs(["small", "large"], DIM, known=k) for k in ({"small": known}, {}))
+    told.replace({"small": mine, "large": Evidence(DIM)})
+    assert warm.power == 1.0
+    assert_same_predictions(warm, told)
+    assert [e.n for e in warm.evidence.values()] == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_what_was_known_counts_as_far_as_it_foretells(right: bool) -> None:
+    """With the power that was chosen, it is the posterior of all sums, each known one of that power."""
+    known, many = Evidence(DIM), simulated(430, 1)
+    for o in many[:200]:
+        x, level = o.x, o.weighted_reward / o.weight
+        known.add(Observation.of(x, level if right else 1.0 - level, weight=o.weight))
+    beliefs = Beliefs(["small", "large"], DIM, prior=PRIOR, known={"small": known})
+    beliefs.learn_all(("small", o) for o in many[200:400])
+    beliefs.learn_all(("large", o) for o in simulated(20, 3))
+    assert beliefs.power == (1.0 if right else 0.0)
+    both = beliefs.evidence["small"].copy()
+    both.merge(known, sign=beliefs.power)
+    told = Beliefs([], DIM, prior=PRIOR)
+    told.replace({"small": both, "large": beliefs.evidence["large"]})
+    assert_same_predictions(beliefs, told)
+    for o in many[400:]:  # one by one, and the last taken back
+        beliefs.learn("small", o)
+    beliefs.learn("small", -o)
+    told = Beliefs(["small", "large"], DIM, prior=PRIOR, known={"small": known})
+    told.replace(beliefs.evidence)
+    assert_same_predictions(beliefs, told)
+
+
 def test_a_fit_is_pure() -> None:
     beliefs = Beliefs(["small"], DIM, half_life=DAY)
     for o in simulated(40, 1):

@@ -56,3 +56,25 @@ def test_the_order_of_models_does_not_matter() -> None:
     assert one.precision == other.precision
     assert one.mean == pytest.approx(other.mean, abs=1e-12)
     assert one.noise == pytest.approx(other.noise, abs=1e-12)
+
+
+def test_what_was_known_of_the_wrong_models_is_forgotten_for_all() -> None:
+    """Only one model was seen, and it is not what it was thought to be: no other is, from then on."""
+    known = {name: evidence(500, i, level=0.3 * i) for i, name in enumerate("abc")}
+    beliefs = Beliefs(list("abc"), DIM, known=known)
+    assert beliefs.predict(np.eye(DIM)[0])[0].argmax() == 2
+    beliefs.replace({**beliefs.evidence, "c": evidence(25, 7, level=0.1)})
+    assert beliefs.power == 0.0
+    assert beliefs.predict(np.eye(DIM)[0])[1].argmin() == 2
+
+
+def test_models_in_another_order_have_the_same_beliefs() -> None:
+    known = {name: evidence(100, i, level=0.1 * i) for i, name in enumerate("abc")}
+    seen = {name: evidence(30, 10 + i, level=0.1 * i) for i, name in enumerate("abc")}
+    one, other = (Beliefs([], DIM, known=known) for _ in range(2))
+    one.replace(seen)
+    other.replace({name: seen[name] for name in "cab"})
+    x = np.ones(DIM)
+    for here, there in zip(one.predict(x), other.predict(x), strict=True):
+        np.testing.assert_allclose(here[[2, 0, 1]], there, rtol=0, atol=1e-9)
+    assert one.power == other.power == 1.0
