@@ -27,6 +27,7 @@ def simulate(
     specs: Sequence[str],
     *,
     seeds: int = 5,
+    first_seed: int = 0,
     price_weights: Sequence[float] = (0.0,),
     budget_usd: float | None = None,
     prior: Table | None = None,
@@ -51,6 +52,8 @@ def simulate(
         Policies, as `player_from_spec`.
     seeds : int
         Orders: seeds 0, 1, ...
+    first_seed : int
+        Where the seeds begin instead of at 0.
     price_weights : sequence of float
         Each is a comparison of its own.
     budget_usd : float, optional
@@ -90,7 +93,7 @@ def simulate(
         _Life(spec=spec, seed=seed, rows=rows, thumbs=feedback == "thumbs", scene=scene, maker=maker)
         for scene in (replace(stage, price_weight=weight) for weight in weights)
         for spec in specs
-        for seed in range(seeds)
+        for seed in range(first_seed, first_seed + seeds)
     ]
     for life in lives[::seeds]:
         life.maker(life.spec, life.scene)  # a wrong SPEC is refused before hours of work

@@ -20,7 +20,8 @@ import sys
 from array import array
 from collections.abc import Callable
 from importlib.metadata import version
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
 
 
 class Answering(Protocol):
@@ -48,7 +49,7 @@ class ParetoBandit:
         ``default``; ``stationary``: its own best cold values for a world that stands still.
     """
 
-    SETTINGS: dict[str, dict[str, float]] = {
+    SETTINGS: ClassVar[dict[str, dict[str, float]]] = {
         "default": {},
         "stationary": {"alpha": 0.05, "forgetting_factor": 1.0},
     }
@@ -93,7 +94,11 @@ class VowpalWabbit:
         the variant that its documentation praises.
     """
 
-    SETTINGS = {"default": "", "squarecb": "--squarecb", "elim": "--squarecb --elim"}
+    SETTINGS: ClassVar[dict[str, str]] = {
+        "default": "",
+        "squarecb": "--squarecb",
+        "elim": "--squarecb --elim",
+    }
 
     def __init__(self, arms: int, dim: int, seed: int, setting: str) -> None:
         theirs = importlib.import_module("vowpalwabbit")
@@ -129,7 +134,7 @@ class MABWiser:
         ``calm``: ours, LinUCB with a tenth of the exploration.
     """
 
-    SETTINGS: dict[str, tuple[str, dict[str, float]]] = {
+    SETTINGS: ClassVar[dict[str, tuple[str, dict[str, float]]]] = {
         "default": ("LinUCB", {}),
         "lints": ("LinTS", {"alpha": 0.5}),
         "calm": ("LinUCB", {"alpha": 0.1}),
@@ -163,7 +168,10 @@ class River:
         that shrinks.
     """
 
-    SETTINGS: dict[str, dict[str, float]] = {"default": {}, "calm": {"alpha": 10.0, "beta": 10.0}}
+    SETTINGS: ClassVar[dict[str, dict[str, float]]] = {
+        "default": {},
+        "calm": {"alpha": 10.0, "beta": 10.0},
+    }
 
     def __init__(self, arms: int, dim: int, seed: int, setting: str) -> None:
         theirs = importlib.import_module("river.bandit")
@@ -223,8 +231,7 @@ def _answer(
 
 def _features(path: str) -> array[float]:
     features = array("d")
-    with open(path, "rb") as file:
-        features.frombytes(file.read())
+    features.frombytes(Path(path).read_bytes())
     return features
 
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from functools import partial
 
 import numpy as np
 
-from bandit_router import __version__
 from bandit_router.errors import PeerError
 from bandit_router.values import Array
 from simulations.compare.dialogue import Dialogue
@@ -25,7 +22,6 @@ Interval = tuple[float, float, float]
 
 OURS = "thompson"
 BASELINES = ("best-fixed", "uniform", "knn:k=50", "ridge")
-FULL_INFORMATION = ("best-fixed", "ridge")  # they see what they did not choose
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,19 +42,60 @@ class Contender:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Life:
+    """What one policy's life through one order came to.
+
+    Attributes
+    ----------
+    policy : str
+        A SPEC, or ``peer:setting``.
+    seed : int
+        Of the order.
+    price_weight : float
+    n : int
+        Rounds.
+    reward, last_third, quality, cost_usd : float
+        Means over the rounds; the second of the reward over the last third of them.
+    """
+
+    policy: str
+    seed: int
+    price_weight: float
+    n: int
+    reward: float
+    last_third: float
+    quality: float
+    cost_usd: float
+
+    @classmethod
+    def of(cls, run: Run) -> Life:
+        """Sum a run up."""
+        n = len(run.reward)
+        return cls(
+            policy=run.policy,
+            seed=run.seed,
+            price_weight=run.price_weight,
+            n=n,
+            reward=float(run.reward.mean()),
+            last_third=float(run.reward[-math.ceil(n / 3) :].mean()),
+            quality=float(run.quality.mean()),
+            cost_usd=float(run.cost_usd.mean()),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
     """How one policy did, and how far it is from our defaults on the same orders.
 
     Attributes
     ----------
     policy : str
-        Our SPEC, or ``peer:setting``.
     price_weight : float
     orders : int
         How many, each a pair.
     reward, last_third : tuple of float
         Mean reward of the whole stream and of its last third: mean, low, high (95 %).
-    behind, behind_last : tuple of float
+    ahead, ahead_last : tuple of float
         The same less what our defaults got, paired by order; negative where it is worse.
     """
 
@@ -67,53 +104,41 @@ class Standing:
     orders: int
     reward: Interval
     last_third: Interval
-    behind: Interval
-    behind_last: Interval
+    ahead: Interval
+    ahead_last: Interval
 
     @property
     def verdict(self) -> str:
         """Say "below" or "above" our defaults where the interval of the whole stream leaves out 0."""
-        _, low, high = self.behind
+        _, low, high = self.ahead
         return "below" if high < 0 else "above" if low > 0 else "-"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
     """All that was found on one table.
 
     Attributes
     ----------
-    table : Table
-    runs : tuple of Run
+    table, pool : str
+        Their names.
+    lives : tuple of Life
+        The first policy is what the others are compared with.
     versions : dict of str to str
         Of the peers, as they say them.
     missing : dict of str to str
-        Peers or settings that cannot be compared, and why.
+        ``peer:setting`` that cannot be compared, and why.
     """
 
-    table: Table
-    runs: tuple[Run, ...]
+    table: str
+    pool: str | None
+    lives: tuple[Life, ...]
     versions: Mapping[str, str] = field(default_factory=dict)
     missing: Mapping[str, str] = field(default_factory=dict)
 
-    @property
     def standings(self) -> list[Standing]:
-        """One per price weight and policy."""
-        return standings(self.runs)
-
-    def document(self) -> dict[str, Any]:  # Any: JSON
-        """Return all numbers as plain JSON; what is not finite is None."""
-        return {
-            "table": self.table.name,
-            "pool": self.table.pool,
-            "models": list(self.table.names),
-            "n": max(len(run.chosen) for run in self.runs),
-            "bandit_router": __version__,
-            "peers": dict(self.versions),
-            "missing": dict(self.missing),
-            "rows": [_plain(standing) for standing in self.standings],
-            "orders": [_order(run) for run in self.runs],
-        }
+        """Return one per price weight and policy; orders that not both have are left out."""
+        return standings(self.lives)
 
 
 def compare(
@@ -124,11 +149,12 @@ def compare(
     price_weights: Sequence[float] = (0.0,),
     seeds: int = 10,
     rows: int | None = None,
+    known: Comparison | None = None,
     said: Callable[[str], None] = lambda what: None,
 ) -> Comparison:
     """Let our policies, baselines and peers live through the same orders of a table.
 
-    A peer that fails is named with its reason; what it reached before does not count.
+    A peer that fails is named with its reason, and its lives do not count.
 
     Parameters
     ----------
@@ -137,119 +163,121 @@ def compare(
     specs : sequence of str
         Policies of `simulate`; the first is what all are compared with.
     price_weights, seeds, rows
-        As `simulate`.
+        As `simulate`; a table without costs knows the price weight 0 only.
+    known : Comparison, optional
+        Of the same table and rows: the peers' lives in it are taken over, not lived again; also those of
+        peers that are not among the contenders.
     said : callable
         Told what is done next.
     """
+    weights = tuple(price_weights) if table.has_cost else (0.0,)
     said(f"{table.name}: {', '.join(specs)}")
-    settings: dict[str, Any] = {  # Any: options of simulate, passed on
-        "price_weights": price_weights if table.has_cost else (0.0,),
-        "seeds": seeds,
-        "rows": rows,
-    }
-    runs = simulate(table, specs, **settings)
-    versions: dict[str, str] = {}
-    missing: dict[str, str] = {}
+    runs = simulate(table, specs, seeds=seeds, price_weights=weights, rows=rows)
+    lives = [Life.of(run) for run in runs]
+    versions, missing = dict(known.versions) if known else {}, {}
+    lives += _of_others(known, contenders)
     for contender in contenders:
         for setting in contender.settings:
             spec = f"{contender.name}:{setting}"
             said(f"{table.name}: {spec}")
+            old = _old(known, spec, weights, seeds)
             try:
                 with Dialogue(contender.name, contender.command) as dialogue:
-                    runs += simulate(table, [spec], maker=_maker(dialogue, setting), **settings)
-                    versions[contender.name] = dialogue.version
+                    lives += old + _lived(dialogue, setting, table, weights, seeds, rows, old)
+                    versions[contender.name] = dialogue.version or versions.get(contender.name, "")
             except PeerError as error:
                 missing[spec] = str(error)
-    return Comparison(table=table, runs=tuple(runs), versions=versions, missing=missing)
+    return Comparison(
+        table=table.name, pool=table.pool, lives=tuple(lives), versions=versions, missing=missing
+    )
 
 
-def standings(runs: Sequence[Run]) -> list[Standing]:
+def standings(lives: Sequence[Life]) -> list[Standing]:
     """Return how each policy stands to the first one, per price weight, paired by order."""
     found = []
-    for weight in dict.fromkeys(run.price_weight for run in runs):
-        mine = [run for run in runs if run.price_weight == weight]
+    for weight in dict.fromkeys(life.price_weight for life in lives):
+        mine = [life for life in lives if life.price_weight == weight]
         ours = _by_seed(mine, mine[0].policy)
-        for policy in dict.fromkeys(run.policy for run in mine):
+        for policy in dict.fromkeys(life.policy for life in mine):
             found.append(_standing(policy, weight, _by_seed(mine, policy), ours))
     return found
 
 
-def write_json(path: Path, comparisons: Sequence[Comparison]) -> None:
-    """Write all numbers of all tables, also order by order.
-
-    Raises
-    ------
-    OSError
-        The file cannot be written.
-    """
-    tables = [comparison.document() for comparison in comparisons]
-    path.write_text(json.dumps({"tables": tables}, indent=1, allow_nan=False) + "\n", "utf-8")
+def _of_others(known: Comparison | None, contenders: Sequence[Contender]) -> list[Life]:
+    """The lives of peers that are not asked for now."""
+    if known is None:
+        return []
+    others = set(known.versions) - {contender.name for contender in contenders}
+    return [life for life in known.lives if life.policy.partition(":")[0] in others]
 
 
-def last_third(run: Run) -> float:
-    """Return the mean reward of the last third of its rounds."""
-    return float(run.reward[-math.ceil(len(run.reward) / 3) :].mean())
+def _old(known: Comparison | None, spec: str, weights: Sequence[float], seeds: int) -> list[Life]:
+    """The first orders of each price weight that were lived through before."""
+    if known is None:
+        return []
+    lives = {(life.price_weight, life.seed): life for life in known.lives if life.policy == spec}
+    old = []
+    for weight in weights:
+        for seed in range(seeds):
+            if (weight, seed) not in lives:
+                break
+            old.append(lives[weight, seed])
+    return old
 
 
-def _maker(dialogue: Dialogue, setting: str) -> Callable[..., Player]:
-    def make(spec: str, scene: Scene) -> Player:
-        return dialogue.player(setting, scene)
+def _lived(
+    dialogue: Dialogue,
+    setting: str,
+    table: Table,
+    weights: Sequence[float],
+    seeds: int,
+    rows: int | None,
+    old: Sequence[Life],
+) -> list[Life]:
+    """The lives that are still to be lived."""
+    lives = []
+    for weight in weights:
+        first = sum(life.price_weight == weight for life in old)
+        if first == seeds:
+            continue
+        runs = simulate(
+            table,
+            [f"{dialogue.name}:{setting}"],
+            seeds=seeds - first,
+            first_seed=first,
+            price_weights=[weight],
+            rows=rows,
+            maker=partial(_guest, dialogue, setting),
+        )
+        lives += [Life.of(run) for run in runs]
+    return lives
 
-    return make
+
+def _guest(dialogue: Dialogue, setting: str, spec: str, scene: Scene) -> Player:
+    return dialogue.player(setting, scene)
 
 
-def _by_seed(runs: Sequence[Run], policy: str) -> dict[int, Run]:
-    return {run.seed: run for run in runs if run.policy == policy}
+def _by_seed(lives: Sequence[Life], policy: str) -> dict[int, Life]:
+    return {life.seed: life for life in lives if life.policy == policy}
 
 
 def _standing(
-    policy: str, price_weight: float, theirs: Mapping[int, Run], ours: Mapping[int, Run]
+    policy: str, price_weight: float, theirs: Mapping[int, Life], ours: Mapping[int, Life]
 ) -> Standing:
     seeds = [seed for seed in ours if seed in theirs]
-    reward, reference = (_means(runs, seeds) for runs in (theirs, ours))
-    last, last_reference = (_lasts(runs, seeds) for runs in (theirs, ours))
+    reward, last = _means(theirs, seeds)
+    our_reward, our_last = _means(ours, seeds)
     return Standing(
         policy=policy,
         price_weight=price_weight,
         orders=len(seeds),
         reward=mean_interval(reward),
         last_third=mean_interval(last),
-        behind=paired_interval(reward, reference),
-        behind_last=paired_interval(last, last_reference),
+        ahead=paired_interval(reward, our_reward),
+        ahead_last=paired_interval(last, our_last),
     )
 
 
-def _means(runs: Mapping[int, Run], seeds: Sequence[int]) -> Array:
-    return np.array([runs[seed].reward.mean() for seed in seeds])
-
-
-def _lasts(runs: Mapping[int, Run], seeds: Sequence[int]) -> Array:
-    return np.array([last_third(runs[seed]) for seed in seeds])
-
-
-def _plain(standing: Standing) -> dict[str, Any]:  # Any: JSON
-    def interval(values: Interval) -> list[float | None]:
-        return [value if math.isfinite(value) else None for value in values]
-
-    return {
-        "policy": standing.policy,
-        "price_weight": standing.price_weight,
-        "orders": standing.orders,
-        "reward": interval(standing.reward),
-        "last_third": interval(standing.last_third),
-        "behind": interval(standing.behind),
-        "behind_last": interval(standing.behind_last),
-        "verdict": standing.verdict,
-    }
-
-
-def _order(run: Run) -> dict[str, Any]:  # Any: JSON
-    return {
-        "policy": run.policy,
-        "price_weight": run.price_weight,
-        "seed": run.seed,
-        "mean_reward": float(run.reward.mean()),
-        "mean_reward_last_third": last_third(run),
-        "mean_quality": float(run.quality.mean()),
-        "mean_cost_usd": float(run.cost_usd.mean()),
-    }
+def _means(lives: Mapping[int, Life], seeds: Sequence[int]) -> tuple[Array, Array]:
+    reward = np.array([lives[seed].reward for seed in seeds])
+    return reward, np.array([lives[seed].last_third for seed in seeds])
