@@ -221,7 +221,7 @@ def main(name: str) -> None:
 def _answer(
     peer: Answering, said: dict[str, Any], features: array[float], dim: int
 ) -> dict[str, Any] | None:  # Any: JSON
-    row = said.get("choose", said.get("learn"))
+    row: int = said["choose"] if "choose" in said else said["learn"]
     x = features[row * dim : (row + 1) * dim]
     if "choose" in said:
         return {"arm": peer.choose(x)}
