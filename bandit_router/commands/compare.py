@@ -31,7 +31,7 @@ class _Options(TypedDict):
     policies: tuple[str, ...]
     environments: Path
     json: Path | None
-    png: Path | None
+    picture: Path | None
     markdown: Path | None
 
 
@@ -72,7 +72,9 @@ class _Options(TypedDict):
     callback=in_folder,
     help="Write the results for machines; the peers' lives that it holds already are not lived again.",
 )
-@click.option("--png", type=WRITTEN, callback=in_folder, help="Draw the differences.")
+@click.option(
+    "--picture", type=WRITTEN, callback=in_folder, help="Draw the differences: png, svg or pdf."
+)
 @click.option("--markdown", type=WRITTEN, callback=in_folder, help="Write the table for a page.")
 def compare(**options: Unpack[_Options]) -> None:
     """Let our defaults, published bandits and baselines live through the same orders of each TABLE.
@@ -107,8 +109,8 @@ def _show(found: Sequence[Comparison], absent: dict[str, str], options: _Options
 
     console().print(showing.terminal_table(found))
     _say_missing(found, absent)
-    if options["png"] is not None:
-        showing.write_picture(options["png"], found)
+    if options["picture"] is not None:
+        showing.write_picture(options["picture"], found)
     if options["markdown"] is not None:
         options["markdown"].write_text(showing.markdown(found), "utf-8")
 
