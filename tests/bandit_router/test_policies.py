@@ -226,6 +226,7 @@ def test_shares_by_hand() -> None:
         (" linucb:alpha = 1e-3 ", LinUCB(alpha=0.001)),
         ("thompson", ThompsonSampling()),
         ("thompson:width=2", ThompsonSampling(width=2.0)),
+        (ThompsonSampling(width=1.0).spec, ThompsonSampling(width=1.0)),
         ("igw:gamma=100", InverseGapWeighting(gamma=100.0)),
         ("egreedy:epsilon=0.05", EpsilonGreedy(epsilon=0.05)),
         ("greedy", Greedy()),
