@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
@@ -98,9 +98,12 @@ def _compare(options: _Options) -> None:
     marks = [showing.mark(table, options["rows"]) for table in tables]
     found = {mark: before[mark] for mark in marks if mark in before}
     for table, mark in zip(tables, marks, strict=True):
-        found[mark] = _compared(table, contenders, before.get(mark), options)
-        if options["json"] is not None:
-            showing.write_json(options["json"], found)
+        click.echo(f"{table.name}: ours and the baselines", err=True)
+        for so_far in _compared(table, contenders, before.get(mark), options):
+            found[mark] = so_far
+            _say_step(so_far)
+            if options["json"] is not None:
+                showing.write_json(options["json"], found)
     _show([found[mark] for mark in marks], absent, options)
 
 
@@ -117,7 +120,7 @@ def _show(found: Sequence[Comparison], absent: dict[str, str], options: _Options
 
 def _compared(
     table: Table, contenders: Sequence[Contender], known: Comparison | None, options: _Options
-) -> Comparison:
+) -> Iterator[Comparison]:
     from simulations.compare.comparison import BASELINES, OURS, compare
 
     return compare(
@@ -128,8 +131,12 @@ def _compared(
         seeds=options["order_seeds"],
         rows=options["rows"],
         known=known,
-        said=lambda what: click.echo(what, err=True),
     )
+
+
+def _say_step(so_far: Comparison) -> None:
+    policies = dict.fromkeys(life.policy for life in so_far.lives)
+    click.echo(f"{so_far.table}: {len(policies)} policies, {len(so_far.missing)} missing", err=True)
 
 
 def _tables(options: _Options) -> list[Table]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
 
 from bandit_router.errors import PeerError
+from bandit_router.features import FeatureExtractor, HashedFeatures
+from bandit_router.prompt import Prompt
 from bandit_router.values import Array
 from simulations.compare.dialogue import Dialogue
 from simulations.metrics import mean_interval, paired_interval
@@ -150,11 +152,11 @@ def compare(
     seeds: int = 10,
     rows: int | None = None,
     known: Comparison | None = None,
-    said: Callable[[str], None] = lambda what: None,
-) -> Comparison:
+) -> Iterator[Comparison]:
     """Let our policies, baselines and peers live through the same orders of a table.
 
-    A peer that fails is named with its reason, and its lives do not count.
+    Yields what is known so far: first of ours and the baselines, then after each setting of each peer.
+    A peer that fails is named with its reason, and its lives at that setting do not count.
 
     Parameters
     ----------
@@ -167,29 +169,48 @@ def compare(
     known : Comparison, optional
         Of the same table and rows: the peers' lives in it are taken over, not lived again; also those of
         peers that are not among the contenders.
-    said : callable
-        Told what is done next.
     """
     weights = tuple(price_weights) if table.has_cost else (0.0,)
-    said(f"{table.name}: {', '.join(specs)}")
-    runs = simulate(table, specs, seeds=seeds, price_weights=weights, rows=rows)
-    lives = [Life.of(run) for run in runs]
-    versions, missing = dict(known.versions) if known else {}, {}
-    lives += _of_others(known, contenders)
-    for contender in contenders:
-        for setting in contender.settings:
-            spec = f"{contender.name}:{setting}"
-            said(f"{table.name}: {spec}")
-            old = _old(known, spec, weights, seeds)
-            try:
-                with Dialogue(contender.name, contender.command) as dialogue:
-                    lives += old + _lived(dialogue, setting, table, weights, seeds, rows, old)
-                    versions[contender.name] = dialogue.version or versions.get(contender.name, "")
-            except PeerError as error:
-                missing[spec] = str(error)
-    return Comparison(
-        table=table.name, pool=table.pool, lives=tuple(lives), versions=versions, missing=missing
-    )
+    features = _Once()
+    runs = simulate(table, specs, seeds=seeds, price_weights=weights, rows=rows, features=features)
+    ours = [Life.of(run) for run in runs]
+    peers = {} if known is None else _peers(known, weights)
+    versions, missing = dict(known.versions) if known else {}, dict[str, str]()
+
+    def so_far() -> Comparison:
+        lives = (*ours, *(life for each in peers.values() for life in each))
+        return Comparison(
+            table=table.name,
+            pool=table.pool,
+            lives=lives,
+            versions=dict(versions),
+            missing=dict(missing),
+        )
+
+    yield so_far()
+    for contender, setting in ((c, setting) for c in contenders for setting in c.settings):
+        spec = f"{contender.name}:{setting}"
+        old = _unbroken(peers.pop(spec, []), weights, seeds)
+        try:
+            with Dialogue(contender.name, contender.command) as dialogue:
+                new = _lived(dialogue, setting, table, weights, seeds, rows, features, old)
+                versions[contender.name] = dialogue.version or versions.get(contender.name, "")
+            peers[spec] = old + new
+        except PeerError as error:
+            missing[spec] = str(error)
+        yield so_far()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Once(HashedFeatures):
+    """The default features, extracted once for all that live through a table."""
+
+    found: list[Array] = field(default_factory=list)
+
+    def extract_many(self, prompts: Sequence[Prompt]) -> Array:
+        if not self.found:
+            self.found.append(HashedFeatures.extract_many(self, prompts))
+        return self.found[0]
 
 
 def standings(lives: Sequence[Life]) -> list[Standing]:
@@ -203,26 +224,25 @@ def standings(lives: Sequence[Life]) -> list[Standing]:
     return found
 
 
-def _of_others(known: Comparison | None, contenders: Sequence[Contender]) -> list[Life]:
-    """The lives of peers that are not asked for now."""
-    if known is None:
-        return []
-    others = set(known.versions) - {contender.name for contender in contenders}
-    return [life for life in known.lives if life.policy.partition(":")[0] in others]
+def _peers(known: Comparison, weights: Sequence[float]) -> dict[str, list[Life]]:
+    """The lives of peers at these price weights, by policy."""
+    peers: dict[str, list[Life]] = {}
+    for life in known.lives:
+        if life.policy.partition(":")[0] in known.versions and life.price_weight in weights:
+            peers.setdefault(life.policy, []).append(life)
+    return peers
 
 
-def _old(known: Comparison | None, spec: str, weights: Sequence[float], seeds: int) -> list[Life]:
-    """The first orders of each price weight that were lived through before."""
-    if known is None:
-        return []
-    lives = {(life.price_weight, life.seed): life for life in known.lives if life.policy == spec}
-    old = []
+def _unbroken(lives: Sequence[Life], weights: Sequence[float], seeds: int) -> list[Life]:
+    """The first orders of each price weight, up to the first that is not there."""
+    there = {(life.price_weight, life.seed): life for life in lives}
+    unbroken = []
     for weight in weights:
         for seed in range(seeds):
-            if (weight, seed) not in lives:
+            if (weight, seed) not in there:
                 break
-            old.append(lives[weight, seed])
-    return old
+            unbroken.append(there[weight, seed])
+    return unbroken
 
 
 def _lived(
@@ -232,6 +252,7 @@ def _lived(
     weights: Sequence[float],
     seeds: int,
     rows: int | None,
+    features: FeatureExtractor,
     old: Sequence[Life],
 ) -> list[Life]:
     """The lives that are still to be lived."""
@@ -247,6 +268,7 @@ def _lived(
             first_seed=first,
             price_weights=[weight],
             rows=rows,
+            features=features,
             maker=partial(_guest, dialogue, setting),
         )
         lives += [Life.of(run) for run in runs]

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from simulations.compare.comparison import Comparison, Contender, Life, compare, standings
+from simulations.compare.comparison import Contender, Life, compare, standings
 from simulations.worlds import small_world
 
 TABLE = small_world(0).table(40, 1)
@@ -75,7 +75,7 @@ def test_each_price_weight_is_a_comparison_of_its_own() -> None:
 
 
 def test_peers_live_through_the_same_orders_as_a_fixed_model() -> None:
-    found = compare(
+    *_, found = compare(
         TABLE,
         [contender()],
         specs=("egreedy", f"fixed:{TABLE.names[0]}"),
@@ -95,22 +95,34 @@ def test_peers_live_through_the_same_orders_as_a_fixed_model() -> None:
 
 
 def test_a_peer_that_fails_is_named_and_the_others_go_on() -> None:
-    found = compare(TABLE, [contender("dead", DEAD), contender()], specs=SPECS, seeds=1, rows=20)
+    *_, found = compare(TABLE, [contender("dead", DEAD), contender()], specs=SPECS, seeds=1, rows=20)
     assert found.missing == {"dead:default": "dead: died: out of order"}
     assert {each.policy for each in found.lives} == {*SPECS, "first:default"}
 
 
 def test_lives_that_are_known_are_not_lived_again() -> None:
-    first = compare(TABLE, [contender()], specs=SPECS, seeds=2, rows=20)
-    again = compare(TABLE, [contender(program=DEAD)], specs=SPECS, seeds=2, rows=20, known=first)
+    *_, first = compare(TABLE, [contender()], specs=SPECS, seeds=2, rows=20)
+    *_, again = compare(TABLE, [contender(program=DEAD)], specs=SPECS, seeds=2, rows=20, known=first)
     assert again.missing == {}
     assert again == first
-    more = compare(TABLE, [contender()], specs=SPECS, seeds=3, rows=20, known=first)
-    fresh = compare(TABLE, [contender()], specs=SPECS, seeds=3, rows=20)
+    *_, more = compare(TABLE, [contender()], specs=SPECS, seeds=3, rows=20, known=first)
+    *_, fresh = compare(TABLE, [contender()], specs=SPECS, seeds=3, rows=20)
     assert more == fresh
 
 
 def test_known_peers_that_are_not_asked_for_stay() -> None:
-    known = compare(TABLE, [contender()], specs=SPECS, seeds=1, rows=20)
-    found: Comparison = compare(TABLE, [], specs=SPECS, seeds=1, rows=20, known=known)
+    *_, known = compare(TABLE, [contender()], specs=SPECS, seeds=1, rows=20)
+    *_, found = compare(TABLE, [], specs=SPECS, seeds=1, rows=20, known=known)
     assert set(found.lives) == set(known.lives)
+
+
+def test_what_is_known_so_far_comes_step_by_step() -> None:
+    known = list(compare(TABLE, [contender(), contender("dead", DEAD)], specs=SPECS, seeds=1, rows=20))
+    assert [len(each.lives) for each in known] == [2, 3, 3]
+    assert [len(each.missing) for each in known] == [0, 0, 1]
+
+
+def test_a_known_life_of_another_price_weight_is_left_out() -> None:
+    *_, known = compare(TABLE, [contender()], specs=SPECS, price_weights=(0.3,), seeds=1, rows=20)
+    *_, found = compare(TABLE, [], specs=SPECS, seeds=1, rows=20, known=known)
+    assert {each.price_weight for each in found.lives} == {0.0}
