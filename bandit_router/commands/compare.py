@@ -110,7 +110,7 @@ def _compare(options: _Options) -> None:
 def _show(found: Sequence[Comparison], absent: dict[str, str], options: _Options) -> None:
     from simulations.compare import showing
 
-    console().print(showing.terminal_table(found))
+    console().print(showing.terminal_table(found), "", showing.tally_table(found), sep="\n")
     _say_missing(found, absent)
     if options["picture"] is not None:
         showing.write_picture(options["picture"], found)

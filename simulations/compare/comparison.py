@@ -168,13 +168,13 @@ def compare(
         As `simulate`; a table without costs knows the price weight 0 only.
     known : Comparison, optional
         Of the same table and rows: the peers' lives in it are taken over, not lived again; also those of
-        peers that are not among the contenders.
+        peers, price weights and orders that are not asked for now.
     """
     weights = tuple(price_weights) if table.has_cost else (0.0,)
     features = _Once()
     runs = simulate(table, specs, seeds=seeds, price_weights=weights, rows=rows, features=features)
     ours = [Life.of(run) for run in runs]
-    peers = {} if known is None else _peers(known, weights)
+    peers = {} if known is None else _peers(known)
     versions, missing = dict(known.versions) if known else {}, dict[str, str]()
 
     def so_far() -> Comparison:
@@ -190,7 +190,7 @@ def compare(
     yield so_far()
     for contender, setting in ((c, setting) for c in contenders for setting in c.settings):
         spec = f"{contender.name}:{setting}"
-        old = _unbroken(peers.pop(spec, []), weights, seeds)
+        old = peers.pop(spec, [])
         try:
             with Dialogue(contender.name, contender.command) as dialogue:
                 new = _lived(dialogue, setting, table, weights, seeds, rows, features, old)
@@ -214,35 +214,23 @@ class _Once(HashedFeatures):
 
 
 def standings(lives: Sequence[Life]) -> list[Standing]:
-    """Return how each policy stands to the first one, per price weight, paired by order."""
+    """Return how each policy stands to the first one, per price weight of that one, paired by order."""
     found = []
-    for weight in dict.fromkeys(life.price_weight for life in lives):
+    for weight in dict.fromkeys(life.price_weight for life in lives if life.policy == lives[0].policy):
         mine = [life for life in lives if life.price_weight == weight]
-        ours = _by_seed(mine, mine[0].policy)
+        ours = _by_seed(mine, lives[0].policy)
         for policy in dict.fromkeys(life.policy for life in mine):
             found.append(_standing(policy, weight, _by_seed(mine, policy), ours))
     return found
 
 
-def _peers(known: Comparison, weights: Sequence[float]) -> dict[str, list[Life]]:
-    """The lives of peers at these price weights, by policy."""
+def _peers(known: Comparison) -> dict[str, list[Life]]:
+    """The lives of peers, by policy."""
     peers: dict[str, list[Life]] = {}
     for life in known.lives:
-        if life.policy.partition(":")[0] in known.versions and life.price_weight in weights:
+        if life.policy.partition(":")[0] in known.versions:
             peers.setdefault(life.policy, []).append(life)
     return peers
-
-
-def _unbroken(lives: Sequence[Life], weights: Sequence[float], seeds: int) -> list[Life]:
-    """The first orders of each price weight, up to the first that is not there."""
-    there = {(life.price_weight, life.seed): life for life in lives}
-    unbroken = []
-    for weight in weights:
-        for seed in range(seeds):
-            if (weight, seed) not in there:
-                break
-            unbroken.append(there[weight, seed])
-    return unbroken
 
 
 def _lived(
@@ -258,8 +246,8 @@ def _lived(
     """The lives that are still to be lived."""
     lives = []
     for weight in weights:
-        first = sum(life.price_weight == weight for life in old)
-        if first == seeds:
+        first = sum(life.price_weight == weight for life in old)  # orders are lived from 0 on
+        if first >= seeds:
             continue
         runs = simulate(
             table,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import zlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -23,6 +24,7 @@ from simulations.tables import Table
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+VERDICTS = ("below", "-", "above")
 COLOURS = {"below": "#0072b2", "above": "#d55e00", "-": "#9a9a9a"}  # as pictures.py, apart for all eyes
 
 
@@ -42,9 +44,29 @@ def terminal_table(comparisons: Sequence[Comparison]) -> TerminalTable:
     return result
 
 
+def tally(comparisons: Sequence[Comparison]) -> dict[str, Counter[str]]:
+    """Count each policy's verdicts over tables and price weights: "below" ours, "above", "-" for open."""
+    counts: dict[str, Counter[str]] = {}
+    for standing in (standing for comparison in comparisons for standing in comparison.standings()):
+        counts.setdefault(standing.policy, Counter())[standing.verdict] += 1
+    return counts
+
+
+def tally_table(comparisons: Sequence[Comparison]) -> TerminalTable:
+    """Return how often ours is better, worse, or neither can be said, one line per policy."""
+    result = TerminalTable("policy", "ours is better", "open", "worse", box=None, pad_edge=False)
+    for policy, count in tally(comparisons).items():
+        result.add_row(Text(policy), *(str(count[verdict]) for verdict in VERDICTS))
+    return result
+
+
 def markdown(comparisons: Sequence[Comparison]) -> str:
-    """Return the same table for a page in Markdown."""
-    lines = [
+    """Return the same tables for a page in Markdown."""
+    lines = ["| policy | ours is better | open | worse |", "|---|---|---|---|"]
+    for policy, count in tally(comparisons).items():
+        lines.append(f"| `{policy}` | {' | '.join(str(count[verdict]) for verdict in VERDICTS)} |")
+    lines += [
+        "",
         "| table | price | policy | orders | reward | last third | less ours | last third less ours | |",
         "|---|---|---|---|---|---|---|---|---|",
     ]

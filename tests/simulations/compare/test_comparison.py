@@ -122,7 +122,11 @@ def test_what_is_known_so_far_comes_step_by_step() -> None:
     assert [len(each.missing) for each in known] == [0, 0, 1]
 
 
-def test_a_known_life_of_another_price_weight_is_left_out() -> None:
-    *_, known = compare(TABLE, [contender()], specs=SPECS, price_weights=(0.3,), seeds=1, rows=20)
-    *_, found = compare(TABLE, [], specs=SPECS, seeds=1, rows=20, known=known)
-    assert {each.price_weight for each in found.lives} == {0.0}
+def test_known_lives_that_are_not_asked_for_stay_and_are_not_shown() -> None:
+    weights = (0.0, 0.3)
+    *_, known = compare(TABLE, [contender()], specs=SPECS, price_weights=weights, seeds=2, rows=20)
+    *_, found = compare(TABLE, [contender(program=DEAD)], specs=SPECS, seeds=1, rows=20, known=known)
+    assert [each for each in found.lives if each.policy not in SPECS] == [
+        each for each in known.lives if each.policy not in SPECS
+    ]
+    assert {(each.price_weight, each.orders) for each in found.standings()} == {(0.0, 1)}

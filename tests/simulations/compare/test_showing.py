@@ -16,6 +16,7 @@ from simulations.compare.showing import (
     mark,
     markdown,
     read_json,
+    tally,
     terminal_table,
     write_json,
     write_picture,
@@ -74,8 +75,19 @@ def test_the_terminal_says_who_is_better() -> None:
 
 def test_markdown_has_a_line_for_each_policy() -> None:
     lines = markdown([comparison(1)]).splitlines()
-    assert len(lines) == 2 + 6
-    assert lines[3] == "| t | 0 | `peer:[red]` | 1 | 0.6000 | 0.6000 | -0.1000 | -0.1000 | - |"
+    assert lines[:3] == [
+        "| policy | ours is better | open | worse |",
+        "|---|---|---|---|",
+        "| `thompson` | 0 | 2 | 0 |",
+    ]
+    assert len(lines) == 5 + 1 + 2 + 6
+    assert lines[9] == "| t | 0 | `peer:[red]` | 1 | 0.6000 | 0.6000 | -0.1000 | -0.1000 | - |"
+
+
+def test_verdicts_are_counted_over_tables_and_price_weights() -> None:
+    counts = tally([comparison(), comparison(), comparison(1)])
+    assert counts["peer:[red]"] == {"below": 4, "-": 2}
+    assert counts["peer:up"] == {"above": 4, "-": 2}
 
 
 def test_json_comes_back_as_it_was(tmp_path: Path) -> None:
