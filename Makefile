@@ -55,7 +55,7 @@ compare: $(STAMP) ## our defaults beside published bandits on the tables below D
 	$(BIN)/bandit-router compare --order-seeds $(ORDERS) \
 		$(foreach t,$(TABLES),$(DATA)/$(word 1,$(subst :, ,$(t)))/$(word 1,$(subst :, ,$(t))).parquet) \
 		$(foreach t,$(TABLES),--pool $(word 2,$(subst :, ,$(t)))) \
-		--json comparison.json --markdown comparison.md --picture comparison.svg
+		--json comparison.json --markdown comparison.md --picture comparison.png
 
 chaos: $(STAMP) ## inject faults, and prove that nothing is lost (SEED=1 MINUTES=3)
 	$(BIN)/bandit-router chaos --seed $(SEED) --minutes $(MINUTES)
