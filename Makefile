@@ -6,9 +6,12 @@ STAMP := $(VENV)/.installed
 SEED ?= 1
 SEEDS ?= 1 2 3 4 5 6 7 8 9 10
 MINUTES ?= 3
+DATA ?= data
+ORDERS ?= 10
+TABLES ?= zeroeval:medium8 mmlu_pro:medium6 paretobandit:all llmrouter:all routellm:all
 TESTING := -n 3 --dist worksteal
 
-.PHONY: run test lint format types floors tests coverage stream chaos chaos-seeds mutants clean help
+.PHONY: run test lint format types floors tests coverage stream compare chaos chaos-seeds mutants clean help
 
 help: ## say what there is
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/'
@@ -47,6 +50,12 @@ coverage: $(STAMP) ## the same, with branch coverage (takes half as long again)
 
 stream: $(STAMP) ## one stream of 5,000 decisions, embedded and over HTTP (some minutes)
 	STREAM_DECISIONS=5000 $(BIN)/python -m pytest tests/test_stream.py --timeout=1800
+
+compare: $(STAMP) ## our defaults beside published bandits on the tables below DATA=... (hours; peers from PyPI)
+	$(BIN)/bandit-router compare --order-seeds $(ORDERS) \
+		$(foreach t,$(TABLES),$(DATA)/$(word 1,$(subst :, ,$(t)))/$(word 1,$(subst :, ,$(t))).parquet) \
+		$(foreach t,$(TABLES),--pool $(word 2,$(subst :, ,$(t)))) \
+		--json comparison.json --markdown comparison.md --picture comparison.png
 
 chaos: $(STAMP) ## inject faults, and prove that nothing is lost (SEED=1 MINUTES=3)
 	$(BIN)/bandit-router chaos --seed $(SEED) --minutes $(MINUTES)

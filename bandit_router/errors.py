@@ -15,6 +15,7 @@
     ├── FormatError                 (ValueError)  bytes that are not ours, or damaged
     │   └── NewerFormatError                      ... that a newer version of this program wrote
     ├── TableError                  (ValueError)  a full-information table is malformed
+    ├── PeerError                                 a peer of a comparison cannot be had, or fails
     ├── ArchiveError                              an archive is damaged, out of reach, or in the way
     ├── StoreUnavailableError                     the shared store does not answer
     ├── EmbeddingsUnavailableError                an embedding does not come in time, or is no good
@@ -85,6 +86,10 @@ class NewerFormatError(FormatError):
 
 class TableError(BanditRouterError, ValueError):
     """Raised when a full-information table is malformed."""
+
+
+class PeerError(BanditRouterError):
+    """Raised when a peer of a comparison cannot be installed, dies, hangs or answers nonsense."""
 
 
 class ArchiveError(BanditRouterError):

@@ -13,7 +13,7 @@ from bandit_router.features import FeatureExtractor, HashedFeatures
 from bandit_router.policies import DEFAULT_FLOOR
 from bandit_router.prompt import Prompt
 from bandit_router.values import Array, check_amount, check_unit
-from simulations.baselines import import_extra, player_from_spec
+from simulations.baselines import Maker, import_extra, player_from_spec
 from simulations.replay import Rows, Scene, Warmth, play, play_stream
 from simulations.runs import Run
 from simulations.streams import World
@@ -28,6 +28,7 @@ def simulate(
     specs: Sequence[str],
     *,
     seeds: int = 5,
+    first_seed: int = 0,
     price_weights: Sequence[float] = (0.0,),
     budget_usd: float | None = None,
     prior: Table | None = None,
@@ -37,6 +38,7 @@ def simulate(
     floor: float = DEFAULT_FLOOR,
     jobs: int = 1,
     progress: Progress | None = None,
+    maker: Maker = player_from_spec,
 ) -> list[Run]:
     """Let policies live through a table, seeing only what they chose.
 
@@ -52,6 +54,8 @@ def simulate(
         Policies, as `player_from_spec`.
     seeds : int
         Orders: seeds 0, 1, ...
+    first_seed : int
+        Where the seeds begin instead of at 0.
     price_weights : sequence of float
         Each is a comparison of its own.
     budget_usd : float, optional
@@ -71,6 +75,8 @@ def simulate(
         Processes; -1 is one per core. The results are the same.
     progress : callable, optional
         Called with the runs that are done, and all there are.
+    maker : callable
+        Makes a player of a SPEC and a scene.
 
     Returns
     -------
@@ -90,13 +96,21 @@ def simulate(
         raise SettingsError("feedback: with a scenario, say [[signal]] in its file")
     stage = _stage(table, features or HashedFeatures(), budget_usd, floor, prior)
     lives = [
-        _Life(spec=spec, seed=seed, rows=rows, thumbs=feedback == "thumbs", scene=scene, world=world)
+        _Life(
+            spec=spec,
+            seed=seed,
+            rows=rows,
+            thumbs=feedback == "thumbs",
+            scene=scene,
+            world=world,
+            maker=maker,
+        )
         for scene in (replace(stage, price_weight=weight) for weight in weights)
         for spec in specs
-        for seed in range(seeds)
+        for seed in range(first_seed, first_seed + seeds)
     ]
     for life in lives[::seeds]:
-        player_from_spec(life.spec, life.first_scene())  # a wrong SPEC is refused before hours of work
+        life.maker(life.spec, life.first_scene())  # a wrong SPEC is refused before hours of work
     return list(_counted(_lived(lives, jobs), len(lives), progress))
 
 
@@ -117,6 +131,7 @@ class _Life:
     thumbs: bool
     scene: Scene
     world: World | None
+    maker: Maker
 
     def live(self) -> Run:
         return self._changing(self.world) if self.world is not None else self._standing()
@@ -133,13 +148,13 @@ class _Life:
         if self.thumbs:
             told = (rng.random(told.shape) < told).astype(np.float64)
         scene = replace(self.scene, order=order)
-        chosen = play(player_from_spec(self.spec, scene), order, draws, told)
+        chosen = play(self.maker(self.spec, scene), order, draws, told)
         return self._run(scene, chosen)
 
     def _changing(self, world: World) -> Run:
         scene, draws = self._streamed(world)
         assert scene.stream is not None
-        chosen = play_stream(player_from_spec(self.spec, scene), scene.stream, draws)
+        chosen = play_stream(self.maker(self.spec, scene), scene.stream, draws)
         return self._run(scene, chosen)
 
     def _streamed(self, world: World) -> tuple[Scene, Array]:

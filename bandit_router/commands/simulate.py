@@ -37,7 +37,8 @@ def _pairs(_: click.Context, parameter: click.Parameter, values: Sequence[str]) 
     return {column: value for column, _equals, value in pairs}
 
 
-def _folder(_: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
+def in_folder(_: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
+    """Refuse a file that cannot be written, before hours of work."""
     if path is not None and not path.parent.is_dir():
         raise click.BadParameter(f"no such folder: {path.parent}", param=parameter)
     if path is not None and path.is_dir():  # an empty text, above all
@@ -117,8 +118,8 @@ class _Options(TypedDict):
 @click.option(
     "--jobs", type=click.IntRange(min=1), help="Processes; by default one per core where that pays."
 )
-@click.option("--json", type=WRITTEN, callback=_folder, help="Write the results for machines.")
-@click.option("--html", type=WRITTEN, callback=_folder, help="Write a page with pictures.")
+@click.option("--json", type=WRITTEN, callback=in_folder, help="Write the results for machines.")
+@click.option("--html", type=WRITTEN, callback=in_folder, help="Write a page with pictures.")
 @click.option("--trust-pickle", is_flag=True, help="Open RouterBench's pickle, which may run code.")
 def simulate(**options: Unpack[_Options]) -> None:
     """Let policies live through a full-information TABLE, seeing only what they chose.

@@ -1,0 +1,1 @@
+"""Our defaults beside published bandits, each in an environment of its own."""
