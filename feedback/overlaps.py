@@ -8,12 +8,14 @@ from dataclasses import dataclass, field, replace
 from statistics import fmean
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bandit_router.log.comparing import VOTE
 from bandit_router.log.overlaps import Answer
 from bandit_router.rewards import EVERYONE, Metric, Trust
 from bandit_router.values import Array
 
+MIN_OVERLAPS = 50  # decisions about which a signal and another one spoke, before anything is said
 SIGNALS = 12  # at most: those that speak most often
 
 
@@ -27,6 +29,8 @@ class Signal:
         Of the metric.
     source : str
         ``*``: all who have no trust of their own, such as users.
+    weight : float
+        What it counts for want of data: its metric's weight.
     trust : Trust
         As it is at present.
     people : bool
@@ -35,6 +39,7 @@ class Signal:
 
     name: str
     source: str
+    weight: float = 1.0
     trust: Trust = field(default_factory=Trust)
     people: bool = False
 
@@ -72,6 +77,89 @@ class Overlaps:
             raise ValueError(f"levels: expected shape ({n},), got {self.levels.shape}")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Sample:
+    """The decisions that count: two signals or more spoke; the prompts' own part is taken out of the values."""
+
+    signals: Sequence[Signal]
+    raw: Array
+    values: Array  # 0 where missing
+    there: Array  # 1 or 0
+    models: NDArray[np.int_]
+    spoke: NDArray[np.int_]  # decisions that each signal spoke about, alone or not
+
+    @classmethod
+    def of(cls, overlaps: Overlaps) -> Sample:
+        there = np.isfinite(overlaps.values)
+        some = there.sum(axis=1) >= 2
+        raw = overlaps.values[some]
+        levels = None if overlaps.levels is None else overlaps.levels[some]
+        _, codes = np.unique(np.asarray(overlaps.models, dtype=str), return_inverse=True)
+        return cls(
+            signals=overlaps.signals,
+            raw=raw,
+            values=np.nan_to_num(_levelled(raw, levels)),
+            there=there[some].astype(np.float64),
+            models=codes[some],
+            spoke=there.sum(axis=0),
+        )
+
+    @property
+    def counts(self) -> NDArray[np.int_]:
+        """Decisions that each pair of signals spoke about, of shape (signals, signals)."""
+        return (self.there.T @ self.there).astype(int)
+
+    def overlaps(self, j: int) -> int:
+        return int(self.there[:, j].sum())
+
+    def spread(self, j: int) -> float:
+        said = self.raw[:, j]
+        return float(np.nanmax(said) - np.nanmin(said)) if self.overlaps(j) else 0.0
+
+    def tells(self, j: int) -> bool:
+        """Whether a signal and some other one overlap often enough."""
+        return bool((np.delete(self.counts[j], j) >= MIN_OVERLAPS).any())
+
+    def triangles(self, of: Sequence[int]) -> list[int]:
+        """Those of some signals that can be told apart: three that overlap by pairs, and all who reach them."""
+        near = self._near(of)
+        cornered = np.diag(np.linalg.matrix_power(near, 3)) > 0
+        return self.reached(of, [j for j, corner in zip(of, cornered, strict=True) if corner])
+
+    def reached(self, of: Sequence[int], seeds: Sequence[int]) -> list[int]:
+        """Those of some signals that overlap with the seeds, or with those that do, and so on."""
+        near = self._near(of) + np.eye(len(of), dtype=int)
+        found = np.isin(of, seeds)
+        for _ in of:
+            found = near @ found > 0
+        return [j for j, there in zip(of, found, strict=True) if there]
+
+    def _near(self, of: Sequence[int]) -> NDArray[np.int_]:
+        near = (self.counts[np.ix_(of, of)] >= MIN_OVERLAPS).astype(int)
+        np.fill_diagonal(near, 0)
+        return near
+
+    def reference(self) -> int | None:
+        """The signal of users that overlaps most often, if that is often enough."""
+        users = [
+            j for j, s in enumerate(self.signals) if s.people and self.tells(j) and self.spread(j) > 0
+        ]
+        return max(users, key=self.overlaps, default=None)
+
+
+def _levelled(values: Array, levels: Array | None) -> Array:
+    """Take out of each signal what is linear in the levels of the prompts."""
+    if levels is None:
+        return values
+    left = values.copy()
+    for j in range(values.shape[1]):
+        said = np.isfinite(values[:, j])
+        x = levels[said] - levels[said].mean() if said.any() else levels[said]
+        if (total := float(x @ x)) > 0:
+            left[said, j] -= x * (float(x @ values[said, j]) / total)
+    return left
+
+
 def overlaps_of(answers: Sequence[Answer], metrics: Mapping[str, Metric]) -> Overlaps:
     """Return what signals said about some answers.
 
@@ -104,7 +192,8 @@ def _said(answer: Answer, metrics: Mapping[str, Metric]) -> Iterator[tuple[tuple
 
 def _signal(name: str, source: str, metric: Metric) -> Signal:
     people = metric.limited and source == EVERYONE and name != VOTE
-    return Signal(name=name, source=source, trust=metric.trusted(source), people=people)
+    trust = metric.trusted(source)
+    return Signal(name=name, source=source, weight=metric.weight, trust=trust, people=people)
 
 
 def with_trust(
@@ -116,3 +205,10 @@ def with_trust(
         metric = changed[signal.name]
         changed[signal.name] = replace(metric, trust={**metric.trust, signal.source: trust})
     return changed
+
+
+def with_probe(metrics: Mapping[str, Metric], source: str, left: float) -> dict[str, Metric]:
+    """Return metrics that take from a judge's weight what constant answers leave of it."""
+    metric = metrics["judge"]
+    trust = {**metric.trust, source: replace(metric.trusted(source), probed=left)}
+    return {**metrics, "judge": replace(metric, trust=trust)}

@@ -21,16 +21,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bandit_router.rewards import Trust
 from bandit_router.values import Array, check_unit
 from feedback.factor import Fit, find_biases, fit_factor
-from feedback.overlaps import Overlaps, Signal
+from feedback.overlaps import MIN_OVERLAPS, Overlaps, Sample, Signal
 
-MIN_OVERLAPS = 50  # decisions about which a signal and another one spoke, before anything is said
-RELIABILITY = (0.15, 0.7)  # of one user's word: its squared correlation with what all would say
-_WEIGHT_SD, _SLOPE_SD = 0.25, 0.5  # how far from the present ones they may well be
+RELIABILITY = 0.4  # of one user's word, next to nothing where three signals overlap
+_WEIGHT_SD, _SLOPE_SD = 0.25, 0.5  # how far from the usual ones they may well be
 _WIDEST = 0.5  # an interval of a weight that is wider says nothing
 _NOTHING = 0.1  # a reliability that is surely below it is none
 _CHANCE = 4.0  # standard errors that a correlation of two judges must exceed
@@ -52,7 +50,7 @@ class Finding:
     bias : float
         Standard deviation, over models, of how far it favours them, on that scale.
     interval : (float, float)
-        Of the weight before it is drawn towards the present one; 95 %.
+        Of the weight before it is drawn towards its metric's; 95 %.
     trust : Trust
         Proposed; the present one where `refusal` says why.
     needed : int
@@ -103,9 +101,8 @@ def learn_trust(
     ----------
     overlaps : Overlaps
     reliability : float, optional
-        That of one user's word, where it is known [squared correlation with what all users would say]; by
-        default anything from `RELIABILITY`. All there is to go by where only two signals overlap, and next
-        to nothing where three do.
+        That of one user's word: how two users' words about one answer correlate. All there is to go by
+        where only two signals overlap, which without it are refused; next to nothing where three do.
     seed, draws : int
         Of the bootstrap over decisions that the intervals come from.
 
@@ -121,99 +118,33 @@ def learn_trust(
     """
     if reliability is not None and not 0 < check_unit("reliability", reliability) < 1:
         raise ValueError(f"reliability: expected more than 0 and less than 1, got {reliability:g}")
-    sample = _Sample.of(overlaps)
+    sample = Sample.of(overlaps)
     reference = sample.reference()
-    known = [j for j in range(len(overlaps.signals)) if sample.tells(j)]
-    anchored = reference is not None and sample.pairs(known) < 3
-    findings = [_unknown(sample, j) for j in range(len(overlaps.signals))]
-    live = [j for j in known if sample.spread(j) > 0]
-    for j in set(known) - set(live):
-        findings[j] = _silent(sample, j)
-    if sample.pairs(live) >= 3 or (reference is not None and sample.pairs(live) > 0):
+    findings = [_unknown(sample, j, reference) for j in range(len(overlaps.signals))]
+    live = [j for j in range(len(findings)) if sample.tells(j) and sample.spread(j) > 0]
+    known = sample.triangles(live)
+    anchored = not known and reference is not None and reliability is not None
+    if anchored and reference is not None:
+        known = sample.reached(live, [reference])
+    if known:
         for j, finding in zip(
-            live, _judged(sample, live, reference, reliability, seed, draws), strict=True
+            known, _judged(sample, known, reference, reliability, seed, draws), strict=True
         ):
             findings[j] = finding
-    signal = None if reference is None else overlaps.signals[reference]
+    for j in range(len(findings)):
+        if sample.tells(j) and not sample.spread(j) > 0:
+            findings[j] = _silent(sample, j)
+    signal = overlaps.signals[reference] if reference is not None and reference in known else None
     return Learnt(findings=tuple(findings), reference=signal, anchored=anchored)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Sample:
-    """The decisions that count: two signals or more spoke; the prompts' own part is taken out of the values."""
-
-    signals: Sequence[Signal]
-    raw: Array
-    values: Array  # 0 where missing
-    there: Array  # 1 or 0
-    models: NDArray[np.int_]
-    spoke: NDArray[np.int_]  # decisions that each signal spoke about, alone or not
-
-    @classmethod
-    def of(cls, overlaps: Overlaps) -> _Sample:
-        there = np.isfinite(overlaps.values)
-        some = there.sum(axis=1) >= 2
-        raw = overlaps.values[some]
-        levels = None if overlaps.levels is None else overlaps.levels[some]
-        _, codes = np.unique(np.asarray(overlaps.models, dtype=str), return_inverse=True)
-        return cls(
-            signals=overlaps.signals,
-            raw=raw,
-            values=np.nan_to_num(_levelled(raw, levels)),
-            there=there[some].astype(np.float64),
-            models=codes[some],
-            spoke=there.sum(axis=0),
-        )
-
-    @property
-    def counts(self) -> NDArray[np.int_]:
-        """Decisions that each pair of signals spoke about, of shape (signals, signals)."""
-        return (self.there.T @ self.there).astype(int)
-
-    def overlaps(self, j: int) -> int:
-        return int(self.there[:, j].sum())
-
-    def spread(self, j: int) -> float:
-        said = self.raw[:, j]
-        return float(np.nanmax(said) - np.nanmin(said)) if self.overlaps(j) else 0.0
-
-    def tells(self, j: int) -> bool:
-        """Whether a signal and some other one overlap often enough."""
-        return bool((np.delete(self.counts[j], j) >= MIN_OVERLAPS).any())
-
-    def pairs(self, of: Sequence[int]) -> int:
-        """How many pairs of some signals overlap often enough."""
-        some = self.counts[np.ix_(of, of)]
-        return int((some[np.triu_indices(len(of), 1)] >= MIN_OVERLAPS).sum())
-
-    def reference(self) -> int | None:
-        """The signal of users that overlaps most often, if that is often enough."""
-        users = [
-            j for j, s in enumerate(self.signals) if s.people and self.tells(j) and self.spread(j) > 0
-        ]
-        return max(users, key=self.overlaps, default=None)
-
-
-def _levelled(values: Array, levels: Array | None) -> Array:
-    """Take out of each signal what is linear in the levels of the prompts."""
-    if levels is None:
-        return values
-    left = values.copy()
-    for j in range(values.shape[1]):
-        said = np.isfinite(values[:, j])
-        x = levels[said] - levels[said].mean() if said.any() else levels[said]
-        if (total := float(x @ x)) > 0:
-            left[said, j] -= x * (float(x @ values[said, j]) / total)
-    return left
-
-
-def _unknown(sample: _Sample, j: int) -> Finding:
+def _unknown(sample: Sample, j: int, reference: int | None) -> Finding:
     signal, n = sample.signals[j], sample.overlaps(j)
     refusal = f"{MIN_OVERLAPS} overlaps with one other signal are needed"
     if sample.tells(j):
-        refusal = (
-            "of two signals neither tells which is right: a third one, or words of users, are needed"
-        )
+        refusal = "of two signals neither tells which is right: a third one is needed"
+        if reference is not None:
+            refusal += ", or how reliable one user's word is"
     return Finding(
         signal=signal,
         n=int(sample.spoke[j]),
@@ -224,7 +155,7 @@ def _unknown(sample: _Sample, j: int) -> Finding:
     )
 
 
-def _silent(sample: _Sample, j: int) -> Finding:
+def _silent(sample: Sample, j: int) -> Finding:
     """Of a signal that says the same of every answer."""
     signal = sample.signals[j]
     return Finding(
@@ -239,7 +170,7 @@ def _silent(sample: _Sample, j: int) -> Finding:
 
 
 def _judged(
-    sample: _Sample,
+    sample: Sample,
     live: Sequence[int],
     reference: int | None,
     reliability: float | None,
@@ -247,20 +178,16 @@ def _judged(
     draws: int,
 ) -> list[Finding]:
     values, there = sample.values[:, live], sample.there[:, live]
-    base = None if reference is None else live.index(reference)
+    base = live.index(reference) if reference in live else None
     rng, n = np.random.default_rng(seed), len(values)
-    least, most = RELIABILITY if reliability is None else (reliability, reliability)
-    fit = fit_factor(values, there, np.ones(n), base, (least + most) / 2)
+    assumed = RELIABILITY if reliability is None else reliability
+    fit = fit_factor(values, there, np.ones(n), base, assumed)
     again = [
         fit_factor(values, there, picked.astype(np.float64), base, assumed)
-        for picked, assumed in zip(
-            rng.multinomial(n, np.full(n, 1 / n), size=draws),
-            rng.uniform(least, most, size=draws),
-            strict=True,
-        )
+        for picked in rng.multinomial(n, np.full(n, 1 / n), size=draws)
     ]
     drawn = _Drawn(
-        top=max(sample.signals[j].trust.weight for j in live),
+        top=max(sample.signals[j].weight for j in live),
         biases=find_biases(values, there, sample.models, fit, base),
         fit=fit,
         again=again,
@@ -286,7 +213,7 @@ class _Drawn:
         least = float(totals.min())
         return self.top * least / totals if 0 < least < math.inf else np.zeros(len(totals))
 
-    def finding(self, sample: _Sample, j: int, i: int, means: tuple[float, float]) -> Finding:
+    def finding(self, sample: Sample, j: int, i: int, means: tuple[float, float]) -> Finding:
         signal = sample.signals[j]
         weights = np.array([self.weights(fit)[i] for fit in self.again])
         slopes = np.array([fit.slopes[i] for fit in self.again])
@@ -308,19 +235,17 @@ class _Drawn:
         width = (high - low) / max(self.top, 1e-9)
         if width > _WIDEST:
             return _too_wide(finding, width)
-        weight = _drawn_to(
-            signal.trust.weight, float(self.weights(self.fit)[i]), weights.std() / _WEIGHT_SD
-        )
-        slope = _drawn_to(signal.trust.slope, float(self.fit.slopes[i]), slopes.std() / _SLOPE_SD)
+        weight = _drawn_to(signal.weight, float(self.weights(self.fit)[i]), weights.std() / _WEIGHT_SD)
+        slope = _drawn_to(1.0, float(self.fit.slopes[i]), slopes.std() / _SLOPE_SD)
         wanted, said = means
         trust = replace(signal.trust, weight=weight, slope=slope, offset=wanted - slope * said)
         return replace(finding, trust=trust)
 
 
-def _drawn_to(present: float, found: float, spread: float) -> float:
-    """Return what is found, drawn towards what is present as far as it is uncertain."""
+def _drawn_to(usual: float, found: float, spread: float) -> float:
+    """Return what is found, drawn towards what is usual as far as it is uncertain."""
     sure = 1 / (1 + spread**2)
-    return sure * found + (1 - sure) * present
+    return sure * found + (1 - sure) * usual
 
 
 def _too_wide(finding: Finding, width: float) -> Finding:

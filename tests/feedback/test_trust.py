@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from bandit_router.rewards import Trust
 from bandit_router.values import Array
-from feedback.overlaps import Overlaps, Signal
-from feedback.trust import MIN_OVERLAPS, Finding, learn_trust
+from feedback.overlaps import MIN_OVERLAPS, Overlaps, Signal
+from feedback.trust import Finding, learn_trust
 
 MEANS = np.array([0.55, 0.6, 0.65, 0.8])  # of the models
 USERS = Signal(name="thumb", source="*", people=True)
 
 
 def judge(name: str) -> Signal:
-    return Signal(name="judge", source=name, trust=Trust(weight=0.5))
+    return Signal(name="judge", source=name, weight=0.5, trust=Trust(weight=0.5))
 
 
 class World:
@@ -164,6 +165,22 @@ def test_two_judges_cannot_tell_which_is_right() -> None:
     assert all("third" in finding.refusal for finding in found.values())
 
 
+def test_a_chain_of_judges_cannot_tell_either_but_one_beside_three_can() -> None:
+    """Of a, b, c and d each two neighbours graded the same answers; nobody knows who of them is right."""
+    world = World(6_000)
+    part = np.arange(world.n) // 2_000
+
+    def on(wanted: list[int], error: float) -> Array:
+        return np.where(np.isin(part, wanted), world.grades(error), np.nan)
+
+    chain = {judge("a"): [0], judge("b"): [0, 1], judge("c"): [1, 2], judge("d"): [2]}
+    refused = world.learn({signal: on(wanted, 0.1) for signal, wanted in chain.items()})
+    assert all("third" in finding.refusal for finding in refused.values())
+    three = {judge(name): world.grades(0.1) for name in "abc"}
+    found = world.learn({**three, judge("d"): on([0], 0.4)})["judge d"]
+    assert found.error == pytest.approx(0.4, abs=0.08)
+
+
 def test_judges_without_anything_in_common_are_not_all_wrong() -> None:
     world = World(5_000)
     found = world.learn({judge(name): world.rng.random(world.n) for name in "abc"})
@@ -175,11 +192,13 @@ def test_users_and_one_judge_need_an_anchor() -> None:
     world = World(20_000, seed=6)
     signals = {USERS: world.thumbs(0.5), judge("a"): world.grades(0.2)}
     unknown = world.learn(signals)["judge a"]
-    assert "may be anything" in unknown.refusal
+    assert "how reliable one user's word is" in unknown.refusal
+    assert unknown.trust == unknown.signal.trust
     thumbs = world.truth.var() / (world.truth.mean() * (1 - world.truth.mean()))
     known = world.learn(signals, reliability=float(thumbs))["judge a"]
     assert known.error == pytest.approx(0.2, abs=0.05)
-    assert learn_trust(world.overlaps(signals)).anchored
+    assert not learn_trust(world.overlaps(signals)).anchored
+    assert learn_trust(world.overlaps(signals), reliability=0.2).anchored
 
 
 def test_the_order_of_signals_does_not_matter() -> None:
@@ -196,6 +215,16 @@ def test_the_order_of_signals_does_not_matter() -> None:
         assert other[name].refusal == finding.refusal
         assert other[name].trust.weight == pytest.approx(finding.trust.weight, abs=1e-4)
         assert other[name].trust.slope == pytest.approx(finding.trust.slope, abs=1e-3)
+
+
+def test_what_was_learnt_before_is_not_counted_twice() -> None:
+    world = World(1_500, seed=8)
+    values = [world.thumbs(0.5), world.grades(0.15), world.grades(0.2)]
+    first = world.learn(dict(zip([USERS, judge("a"), judge("b")], values, strict=True)))
+    signals = [replace(finding.signal, trust=finding.trust) for finding in first.values()]
+    again = world.learn(dict(zip(signals, values, strict=True)))
+    assert [f.trust for f in again.values()] == [f.trust for f in first.values()]
+    assert not any(f.refusal for f in first.values())
 
 
 @pytest.mark.parametrize("reliability", [0.0, 1.0, 1.5, math.nan])
