@@ -48,7 +48,7 @@ if TYPE_CHECKING:
         Uniform,
     )
     from bandit_router.preference import Preference
-    from bandit_router.rewards import Metric
+    from bandit_router.rewards import Metric, Trust
     from bandit_router.router import Router
     from bandit_router.settings import Settings
     from bandit_router.store import MemoryStore, PosteriorStore
@@ -73,7 +73,7 @@ _ROOMS = {
         *("ThompsonSampling", "Uniform"),
     ),
     "preference": ("Preference",),
-    "rewards": ("Metric",),
+    "rewards": ("Metric", "Trust"),
     "router": ("Router",),
     "settings": ("Settings",),
     "store": ("MemoryStore", "PosteriorStore"),
@@ -119,6 +119,7 @@ __all__ = [  # written out, for type checkers
     "StoreUnavailableError",
     "TableError",
     "ThompsonSampling",
+    "Trust",
     "Uniform",
     "UnknownDecisionError",
     "UnknownFeedbackError",

@@ -29,8 +29,8 @@ from feedback.overlaps import MIN_OVERLAPS, Overlaps, Sample, Signal
 
 RELIABILITY = 0.4  # of one user's word, next to nothing where three signals overlap
 _WEIGHT_SD, _SLOPE_SD = 0.25, 0.5  # how far from the usual ones they may well be
-_WIDEST = 0.5  # an interval of a weight that is wider says nothing
-_NOTHING = 0.1  # a reliability that is surely below it is none
+_WIDEST = 0.5  # an interval of a weight that is wider does not tell it
+_NOTHING = 0.1  # a reliability that may be none, and is surely below this, is none
 _CHANCE = 4.0  # standard errors that a correlation of two judges must exceed
 _DRAWS = 100
 
@@ -56,7 +56,9 @@ class Finding:
     needed : int
         About how many overlaps would tell, where these do not.
     refusal : str
-        Empty where the data can tell.
+        Why nothing is proposed; empty where the data can tell.
+    doubt : str
+        Why the weight stays, as far as its interval allows; empty where the data can tell.
     """
 
     signal: Signal
@@ -69,6 +71,7 @@ class Finding:
     trust: Trust
     needed: int = 0
     refusal: str = ""
+    doubt: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,7 +199,7 @@ def _judged(
     findings = [drawn.finding(sample, j, i, means[i]) for i, j in enumerate(live)]
     if base is None and fit.agreement < _CHANCE:
         return [_disagreeing(finding) for finding in findings]
-    return findings
+    return _undecided(findings)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -229,17 +232,16 @@ class _Drawn:
             interval=(low, high),
             trust=signal.trust.with_weight(0.0),
         )
-        surely = float(np.quantile([max(fit.loadings[i], 0.0) ** 2 for fit in self.again], 0.975))
-        if surely < _NOTHING:
+        least, most = np.quantile([fit.loadings[i] for fit in self.again], [0.025, 0.975])
+        if least <= 0 and max(most, 0.0) ** 2 < _NOTHING:
             return finding
         width = (high - low) / max(self.top, 1e-9)
-        if width > _WIDEST:
-            return _too_wide(finding, width)
+        needed = math.ceil(finding.overlaps * (width / _WIDEST) ** 2) if width > _WIDEST else 0
         weight = _drawn_to(signal.weight, float(self.weights(self.fit)[i]), weights.std() / _WEIGHT_SD)
         slope = _drawn_to(1.0, float(self.fit.slopes[i]), slopes.std() / _SLOPE_SD)
         wanted, said = means
         trust = replace(signal.trust, weight=weight, slope=slope, offset=wanted - slope * said)
-        return replace(finding, trust=trust)
+        return replace(finding, trust=trust, needed=needed)
 
 
 def _drawn_to(usual: float, found: float, spread: float) -> float:
@@ -248,13 +250,30 @@ def _drawn_to(usual: float, found: float, spread: float) -> float:
     return sure * found + (1 - sure) * usual
 
 
-def _too_wide(finding: Finding, width: float) -> Finding:
-    needed = math.ceil(finding.overlaps * (width / _WIDEST) ** 2)
-    low, high = finding.interval
-    refusal = (
-        f"its weight may be anything from {low:.2f} to {high:.2f}: about {needed} overlaps are needed"
+def _undecided(findings: Sequence[Finding]) -> list[Finding]:
+    """Weights are relative: where one is not known, all stay, as far as their intervals allow."""
+    wide = [finding for finding in findings if finding.needed]
+    if not wide:
+        return list(findings)
+    needed = max(finding.needed for finding in wide)
+    worst = next(finding for finding in wide if finding.needed == needed)
+    low, high = worst.interval
+    doubt = (
+        f"the weight of {worst.signal} may be anything from {low:.2f} to {high:.2f}: "
+        f"about {needed} overlaps are needed"
     )
-    return replace(finding, trust=finding.signal.trust, needed=needed, refusal=refusal)
+    return [
+        replace(f, trust=f.trust.with_weight(_within(f)), needed=needed, doubt=doubt)
+        if f.trust.weight
+        else f
+        for f in findings
+    ]
+
+
+def _within(finding: Finding) -> float:
+    """The present weight, or the end of the interval that is nearest to it."""
+    low, high = finding.interval
+    return min(max(finding.signal.trust.weight, low), high)
 
 
 def _disagreeing(finding: Finding) -> Finding:

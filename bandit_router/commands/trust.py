@@ -106,7 +106,9 @@ def _show(learnt: Learnt) -> None:
         click.echo("It rests on the reliability assumed of a user's word: a third signal would tell.")
     for finding in learnt.findings:
         if finding.refusal:
-            click.echo(f"{finding.signal}: stays as it is: {finding.refusal}.")
+            click.echo(f"{finding.signal} stays as it is: {finding.refusal}.")
+    for doubt in sorted({finding.doubt for finding in learnt.findings if finding.doubt}):
+        click.echo(f"Weights stay, as far as their intervals allow: {doubt}.")
 
 
 def _cells(finding: Finding) -> list[str]:
@@ -133,6 +135,7 @@ def _plain(learnt: Learnt) -> dict[str, Any]:  # Any: JSON
             "proposed": None if finding.refusal else asdict(finding.trust),
             "needed": finding.needed,
             "refusal": finding.refusal,
+            "doubt": finding.doubt,
         }
         for finding in learnt.findings
     ]
@@ -177,9 +180,10 @@ def _show_agreement(rows: list[Agreement]) -> None:
         "labels",
         "signal",
         "correlation",
-        "within prompts",
-        "rms error",
-        "against fixed",
+        "within",
+        "rms",
+        "models' rms",
+        "gain within",
     )
     shown = Table(*columns)
     for row in rows:

@@ -104,6 +104,18 @@ def test_whoever_says_the_same_of_every_answer_counts_nothing() -> None:
     assert found["judge a"].trust.weight > 0.9
 
 
+def test_thumbs_that_are_mostly_luck_still_count() -> None:
+    """All models are good and alike: a thumb is nearly a coin then, and no user is to blame for that."""
+    world = World(8_000, seed=9)
+    world.truth = 0.8 + world.rng.normal(0, 0.07, world.n)
+    found = world.learn(
+        {USERS: world.thumbs(1.0), judge("a"): world.grades(0.1), judge("b"): world.grades(0.1)}
+    )
+    assert found["thumb"].reliability < 0.06
+    assert found["thumb"].trust.weight > 0.02
+    assert found["judge a"].trust.slope == pytest.approx(1.0, abs=0.4)
+
+
 def test_a_judge_that_favours_a_model_loses_weight() -> None:
     world = World(6_000, seed=3)
     favour = np.where(world.models == 1, 0.3, 0.0)
@@ -153,10 +165,27 @@ def test_too_few_overlaps_are_refused() -> None:
         assert finding.trust == finding.signal.trust
         assert finding.needed == MIN_OVERLAPS
         assert "overlaps" in finding.refusal
-    few = World(3 * MIN_OVERLAPS, seed=1)
-    wide = few.learn({USERS: few.thumbs(0.5), judge("a"): few.grades(0.2), judge("b"): few.grades(0.3)})
-    assert wide["judge b"].trust == judge("b").trust
-    assert wide["judge b"].needed > 3 * MIN_OVERLAPS
+
+
+def test_where_one_weight_is_not_known_all_stay_as_far_as_they_can() -> None:
+    world = World(8 * MIN_OVERLAPS, seed=1)
+    found = world.learn(
+        {
+            USERS: world.thumbs(0.3),
+            judge("a"): world.grades(0.2, slope=0.5, offset=0.4),
+            judge("b"): world.grades(0.3),
+            judge("constant"): np.full(world.n, 0.9),
+            judge("guesses"): world.grades(1.5),
+        }
+    )
+    assert found["judge guesses"].trust.weight < 0.3  # whatever is not known, it is not worth a half
+    for name in ("thumb", "judge a", "judge b"):
+        low, high = found[name].interval
+        assert found[name].trust.weight == np.clip(found[name].signal.weight, low, high)
+        assert found[name].needed > 8 * MIN_OVERLAPS
+        assert "may be anything" in found[name].doubt
+    assert found["judge a"].trust.slope > 1.0
+    assert found["judge constant"].trust.weight == 0.0
 
 
 def test_two_judges_cannot_tell_which_is_right() -> None:
