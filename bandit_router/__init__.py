@@ -51,7 +51,7 @@ if TYPE_CHECKING:
         Uniform,
     )
     from bandit_router.preference import Preference
-    from bandit_router.rewards import Metric
+    from bandit_router.rewards import Metric, Trust
     from bandit_router.router import Router
     from bandit_router.settings import Settings
     from bandit_router.store import MemoryStore, PosteriorStore
@@ -77,7 +77,7 @@ _ROOMS = {
         *("ThompsonSampling", "Uniform"),
     ),
     "preference": ("Preference",),
-    "rewards": ("Metric",),
+    "rewards": ("Metric", "Trust"),
     "router": ("Router",),
     "settings": ("Settings",),
     "store": ("MemoryStore", "PosteriorStore"),
@@ -126,6 +126,7 @@ __all__ = [  # written out, for type checkers
     "StoreUnavailableError",
     "TableError",
     "ThompsonSampling",
+    "Trust",
     "Uniform",
     "UnknownDecisionError",
     "UnknownFeedbackError",

@@ -24,6 +24,7 @@ COMMANDS = {
     "bench": "Measure how soon another worker knows of a feedback.",
     "chaos": "Inject faults, and prove that nothing is lost and nothing doubled.",
     "judge": "Let a judge model grade a sampled share of the answers.",
+    "trust": "Learn how far users and judges are to be believed.",
 }
 
 

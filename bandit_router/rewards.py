@@ -6,7 +6,7 @@ Missing stays missing: without an active value there is no reward, and nothing i
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -18,6 +18,53 @@ from bandit_router.values import check_amount, check_name, check_number, check_u
 COMMENT_LIMIT = 20_000  # characters
 RATER_LIMIT = 500.0  # observations that one rater may count for at a time
 RECOVERY_S = 30 * 86_400.0  # the half-life of what is used of that
+
+
+EVERYONE = "*"  # all sources that have no trust of their own
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trust:
+    """How far the words of one source under one name are believed.
+
+    Parameters
+    ----------
+    weight : float
+        How much one value counts, in full observations.
+    slope, offset : float
+        What a score means on the scale of what users say: ``offset + slope * score``.
+    probed : float
+        What constant answers have left of the weight, from 1 to 0; of a judge.
+
+    Examples
+    --------
+    >>> Trust(weight=0.5, slope=2.0, offset=-1.0).reward(0.75)
+    0.5
+    """
+
+    weight: float = 1.0
+    slope: float = 1.0
+    offset: float = 0.0
+    probed: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("weight", "probed"):
+            object.__setattr__(self, name, check_unit(f"trust {name}", getattr(self, name)))
+        for name in ("slope", "offset"):
+            object.__setattr__(self, name, check_number(f"trust {name}", getattr(self, name)))
+
+    @property
+    def counts(self) -> float:
+        """What one value counts in the end, in full observations."""
+        return self.weight * self.probed
+
+    def with_weight(self, weight: float) -> Trust:
+        """Return the same with another weight."""
+        return replace(self, weight=weight)
+
+    def reward(self, score: float) -> float:
+        """Return what a score means; it may lie outside of [0, 1]."""
+        return self.offset + self.slope * score
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +81,9 @@ class Metric:
         The numbers that mean a reward of 0 and of 1; `low` may be the larger one.
     limited : bool
         Whether one rater counts for so much only (`Settings.rater_limit`). A judge of one's own may say more.
+    trust : mapping of str to Trust
+        By source, or under ``*`` for all that are not named: what was learnt of them. It counts instead of
+        `weight`.
     """
 
     kind: Literal["bool", "number", "text"] = "number"
@@ -41,6 +91,7 @@ class Metric:
     low: float = 0.0
     high: float = 1.0
     limited: bool = True
+    trust: Mapping[str, Trust] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.kind not in ("bool", "number", "text"):
@@ -54,6 +105,15 @@ class Metric:
             raise SettingsError(f"metric: low and high are both {low:g}")
         object.__setattr__(self, "low", low)
         object.__setattr__(self, "high", high)
+        for source, trust in self.trust.items():
+            check_name("metric trust", source)
+            if not isinstance(trust, Trust):
+                raise SettingsError(f"metric trust {source}: expected a Trust, got {trust!r}")
+
+    def trusted(self, source: str) -> Trust:
+        """Return how far a source is believed."""
+        own = self.trust.get(source) or self.trust.get(EVERYONE)
+        return Trust(weight=self.weight) if own is None else own
 
     def check(self, name: str, value: object) -> FeedbackValue:
         """Return `value` if it is one of this metric's (or None, which revokes).
@@ -212,7 +272,7 @@ def find_metric(metrics: Mapping[str, Metric], name: object) -> Metric:
 def reward(votes: Iterable[Vote], metrics: Mapping[str, Metric] = METRICS) -> Reward | None:
     """Make one reward of all active values: their weighted mean, worth at most one full observation.
 
-    Each counts its metric's weight times its share.
+    Each counts as its source is trusted, times its share.
 
     Examples
     --------
@@ -222,12 +282,13 @@ def reward(votes: Iterable[Vote], metrics: Mapping[str, Metric] = METRICS) -> Re
     True
     """
     scored = [
-        (metrics[vote.name].weight * vote.share, metrics[vote.name].score(vote.value))
+        (trust.counts * vote.share, trust.reward(metrics[vote.name].score(vote.value)))
         for vote in votes
         # A text counts nothing, even where its metric was of another kind when it was said.
         if vote.name in metrics
         and metrics[vote.name].kind != "text"
         and isinstance(vote.value, float | int)
+        and (trust := metrics[vote.name].trusted(vote.source))
     ]
     total = check_amount("weight", sum(weight for weight, _ in scored))
     if total == 0:

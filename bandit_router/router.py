@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -56,6 +57,7 @@ from bandit_router.log.erasure import Forgotten, forget_user
 from bandit_router.log.finding import find_feedback
 from bandit_router.log.forgotten import hash_user
 from bandit_router.log.hearing import Reported
+from bandit_router.log.overlaps import Answer, read_answers, read_outdated, reweigh
 from bandit_router.log.patience import Patience, remaining, within
 from bandit_router.log.priors import Known, drop_prior, read_prior, write_prior
 from bandit_router.log.recording import Draft, find_kept, keep, record, rescue
@@ -76,6 +78,9 @@ from bandit_router.worker import Plan, Worker
 logger = logging.getLogger(__name__)
 ARCHIVE_S = 2.0  # how long a run that changes archives is waited for
 FORGET_TRIES = 10
+REWEIGHED = 500  # decisions looked at in one reading
+REWEIGHED_AT_ONCE = 100  # decisions revised in one transaction
+SWEEPS = 3
 REOPEN_S = 1.0  # between two tries of a forked process to open a log that is away
 
 
@@ -675,6 +680,45 @@ class Router:
         """
         worker = self._here()
         return rebuild(worker.log, worker.learner, features, textless=textless, now=worker.plan.clock())
+
+    def answers(self, *, newest: int = 20_000) -> list[Answer]:
+        """Return the newest answers that somebody said something about, with all that is said at present."""
+        worker, most = self._here(), check_count("newest", newest)
+        return worker.log.read(lambda c: read_answers(c, worker.plan.router, newest=most))
+
+    def reweigh(self) -> int:
+        """Make the rewards of all decisions anew by the settings' metrics; return how many became other.
+
+        After a change of weights or trust: what was heard before then counts by the new ones too. It writes
+        revisions, in batches, which every worker takes in by itself; one that dies in between is repeated,
+        and changes nothing twice. What was archived stays as it is.
+        """
+        worker = self._here()
+        worker.learner.take_up()
+        revised = 0
+        for _ in range(
+            SWEEPS
+        ):  # a worker that does not know the new metrics yet may still use the old ones
+            more = self._sweep(worker)
+            revised += more
+            if not more:
+                break
+        worker.learner.take_up()
+        return revised
+
+    def _sweep(self, worker: Worker) -> int:
+        name, metrics = worker.plan.router, worker.learner.view.registration.settings.metrics
+        revised, after, more = 0, "", True
+        while more:
+            look = partial(read_outdated, router=name, metrics=metrics, after=after, limit=REWEIGHED)
+            page = worker.log.read(look)
+            for start in range(0, len(page.ids), REWEIGHED_AT_ONCE):
+                some = page.ids[start : start + REWEIGHED_AT_ONCE]
+                now = worker.plan.clock()
+                job = partial(reweigh, router=name, ids=some, metrics=metrics, now=now)
+                revised += committed(worker.log.write(job))
+            after, more = page.last, page.more
+        return revised
 
     def fit_features(self, *, components: int = 48, newest: int = 20_000) -> FittedFeatures:
         """Fit features (TF-IDF, then SVD) to the prompts that the log has kept; `rebuild` takes them up.

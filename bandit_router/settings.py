@@ -11,7 +11,7 @@ from bandit_router.errors import SettingsError
 from bandit_router.events import Model
 from bandit_router.policies import DEFAULT_FLOOR, Policy, ThompsonSampling, policy_from_spec
 from bandit_router.preference import Preference
-from bandit_router.rewards import METRICS, RATER_LIMIT, Metric
+from bandit_router.rewards import METRICS, RATER_LIMIT, Metric, Trust
 from bandit_router.values import check_amount, check_name, check_unit
 
 SMALLEST_USD = 1e-12  # a smaller unit would make utilities overflow
@@ -159,9 +159,7 @@ class Settings:
             "text": self.text,
             "text_retention_s": _seconds(self.text_retention),
             "sticky": self.sticky,
-            "metrics": {
-                name: {f.name: getattr(m, f.name) for f in fields(Metric)} for name, m in own.items()
-            },
+            "metrics": {name: _metric_to_json(metric) for name, metric in own.items()},
             "rater_limit": self.rater_limit,
             "budget_since": self.budget_since,
         }
@@ -219,13 +217,29 @@ def understood(body: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]
         if name not in _READERS:
             added[name] = value
         elif name == "metrics" and isinstance(value, Mapping):
-            known[name] = {metric: _fields_of(Metric, entries) for metric, entries in value.items()}
+            known[name] = {metric: _metric_from_log(entries) for metric, entries in value.items()}
         else:
             known[name] = _fields_of(kinds[name], value) if name in kinds else value
     return known, added
 
 
-def _fields_of(kind: type[Model | Preference | Metric], value: object) -> object:
+def _metric_from_log(value: object) -> object:
+    entries = _fields_of(Metric, value)
+    if isinstance(entries, dict) and isinstance(trust := entries.get("trust"), Mapping):
+        entries["trust"] = {source: _fields_of(Trust, body) for source, body in trust.items()}
+    return entries
+
+
+def _metric_to_json(metric: Metric) -> dict[str, Any]:
+    trust = {
+        source: {f.name: getattr(own, f.name) for f in fields(Trust)}
+        for source, own in metric.trust.items()
+    }
+    plain = {f.name: getattr(metric, f.name) for f in fields(Metric) if f.name != "trust"}
+    return plain | ({"trust": trust} if trust else {})  # a program that knows none goes on beside it
+
+
+def _fields_of(kind: type[Model | Preference | Metric | Trust], value: object) -> object:
     names = {f.name for f in fields(kind)}
     return {n: v for n, v in value.items() if n in names} if isinstance(value, Mapping) else value
 
@@ -268,7 +282,7 @@ def _object(value: object) -> Mapping[str, Any]:
     return value
 
 
-def _known(kind: type[Model | Preference | Metric], value: object) -> Mapping[str, Any]:
+def _known(kind: type[Model | Preference | Metric | Trust], value: object) -> Mapping[str, Any]:
     body, names = _object(value), [f.name for f in fields(kind)]
     for name in body:
         if name not in names:
@@ -287,7 +301,15 @@ def _preference(value: object) -> Preference:
 
 
 def _metrics(value: object) -> dict[str, Metric]:
-    return {name: Metric(**_known(Metric, metric)) for name, metric in _object(value).items()}
+    return {name: _metric(metric) for name, metric in _object(value).items()}
+
+
+def _metric(value: object) -> Metric:
+    body = dict(_known(Metric, value))
+    if "trust" in body:
+        trust = _object(body["trust"])
+        body["trust"] = {source: Trust(**_known(Trust, own)) for source, own in trust.items()}
+    return Metric(**body)
 
 
 def _same(value: object) -> object:

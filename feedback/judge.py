@@ -29,6 +29,7 @@ from bandit_router.router import Router
 from feedback.background import Background
 from feedback.grading import new_client
 from feedback.judge_settings import JudgeSettings, judge_settings_from_json
+from feedback.probing import Probed, probe
 from feedback.sampling import Cursor, sampled
 from feedback.shift import Bench, Reference, Shift
 
@@ -142,6 +143,18 @@ class Judge:
         """As `run_once`, without blocking the event loop."""
         async with new_client(self.settings, self._api_key) as client:
             return await self._pass(client, asyncio.Event())
+
+    def probe(self, *, prompts: int = 20) -> Probed:
+        """Grade texts that answer nothing, on prompts whose answers were graded last: are they liked as well?
+
+        What the calls cost is not counted as spent.
+
+        Raises
+        ------
+        SettingsError
+            Too few answers were graded yet, the day's budget cannot pay for it, or too few grades come.
+        """
+        return probe(self._bench, self._api_key, prompts=prompts)
 
     def start(self) -> None:
         """Go on grading in a thread of its own; nothing happens where it runs already."""

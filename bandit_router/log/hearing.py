@@ -232,7 +232,7 @@ def _insert_word(
     earlier = _first(
         connection, _LATEST_WORD, of=row["decision_id"], under=row["name"], by=row["source"]
     )
-    router, weight = decision["router"], _limited_weight(metrics, row["name"])
+    router, weight = decision["router"], _limited_weight(metrics, row)
     of = limits.of(row["source"], decision) if weight > 0 else {}
     before = 0.0
     if earlier is not None:
@@ -269,10 +269,10 @@ def _may_change(
     return True
 
 
-def _limited_weight(metrics: Mapping[str, Metric], name: str) -> float:
+def _limited_weight(metrics: Mapping[str, Metric], word: Row) -> float:
     """What a word counts for of its rater's allowance [observations]."""
-    metric = metrics.get(name)
-    return metric.weight if metric is not None and metric.limited else 0.0
+    metric = metrics.get(word["name"])
+    return metric.trusted(word["source"]).counts if metric is not None and metric.limited else 0.0
 
 
 def rater_of(source: str) -> str:
@@ -319,7 +319,7 @@ def retract(
     duplicate = row["retracted_us"] is not None
     if not duplicate:
         decision = find_decision(connection, router, row["decision_id"])
-        weight = _limited_weight(metrics, row["name"])
+        weight = _limited_weight(metrics, row)
         through = Limits(channel=channel).through(row["source"], decision) if weight > 0 else {}
         elsewhere = channel is not None and row["channel"] != channel.name
         if elsewhere and not _may_change(connection, router, through, weight, now):
@@ -392,8 +392,11 @@ def _keep_answer(connection: sa.Connection, decision: Row, answer: str) -> None:
         connection.execute(sa.insert(t.texts), {**row, "decision_id": decision["id"], "answer": answer})
 
 
-def revise(connection: sa.Connection, decision: Row, metrics: Mapping[str, Metric], now: float) -> None:
-    """Write a new reward row if what is known of a decision amounts to something else than before."""
+def revise(connection: sa.Connection, decision: Row, metrics: Mapping[str, Metric], now: float) -> bool:
+    """Write a new reward row if what is known of a decision amounts to something else than before.
+
+    Return whether it does.
+    """
     outcome = latest_outcome(connection, decision["id"])
     model = decision["model"] if outcome is None else outcome["model"]
     new = reward(active_votes(connection, decision["id"]), metrics)
@@ -402,11 +405,12 @@ def revise(connection: sa.Connection, decision: Row, metrics: Mapping[str, Metri
     before = None if last is None else (last["model"], last["value"], last["weight"])
     nothing_known = value is None and (before is None or before[1] is None)
     if nothing_known or before == (model, value, weight):
-        return
+        return False
     row = {key: decision[key] for key in ("router", "at_us")}
     row |= {"decision_id": decision["id"], "revision": 0 if last is None else last["revision"] + 1}
     row |= {"made_us": to_us(now), "model": model, "value": value, "weight": weight}
     connection.execute(_INSERT_REWARD, row)
+    return True
 
 
 def active_votes(connection: sa.Connection, decision_id: str) -> list[Vote]:

@@ -291,6 +291,20 @@ def drop(connection: sa.Connection, claimed: Claim) -> None:
     connection.execute(sa.delete(t.judgements).where(_job.id == claimed.id))
 
 
+def read_graded(connection: sa.Connection, queue: Queue, *, newest: int) -> dict[str, float]:
+    """Return a judge's last grades of answers whose texts are kept, by decision: at most so many."""
+    x = t.texts.c
+    there = sa.join(t.judgements, t.texts, x.decision_id == _job.decision_id)
+    statement = (
+        sa.select(_job.decision_id, _job.grade)
+        .select_from(there)
+        .where(queue.holds(), _job.state == "graded", x.prompt.is_not(None), x.answer.is_not(None))
+        .order_by(_job.finished_us.desc(), _job.id)
+        .limit(newest)
+    )
+    return {row.decision_id: row.grade for row in connection.execute(statement)}
+
+
 def status(connection: sa.Connection, queue: Queue, now: float) -> JudgeStatus:
     """Return how far a judge is."""
     counted = sa.select(_job.state, sa.func.count()).where(queue.holds()).group_by(_job.state)

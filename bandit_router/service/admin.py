@@ -25,6 +25,15 @@ from bandit_router.settings import model_to_json, settings_changes
 ABSENT: Any = None  # Any: the default of fields that null cannot fill
 
 
+class TrustBody(Body):
+    """How far a source is believed: a score means ``offset + slope * score``."""
+
+    weight: Annotated[float, Field(ge=0, le=1)] = 1.0
+    slope: float = 1.0
+    offset: float = 0.0
+    probed: Annotated[float, Field(ge=0, le=1, description="what constants leave of the weight")] = 1.0
+
+
 class MetricBody(Body):
     """A kind of feedback."""
 
@@ -33,6 +42,7 @@ class MetricBody(Body):
     low: float = 0.0
     high: float = 1.0
     limited: bool = Field(True, description="whether one rater counts for so much only")
+    trust: dict[Name, TrustBody] = Field({}, description="by source, or * for all others")
 
 
 class SettingsBody(Body):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from bandit_router.errors import SettingsError
 from bandit_router.events import FeedbackValue, Reward
-from bandit_router.rewards import COMMENT_LIMIT, METRICS, Metric, Vote, find_metric, reward
+from bandit_router.rewards import COMMENT_LIMIT, METRICS, Metric, Trust, Vote, find_metric, reward
 
 
 def said(*values: tuple[str, FeedbackValue]) -> Reward | None:
@@ -166,10 +166,38 @@ def test_bad_metrics(arguments: dict[str, object], message: str) -> None:
 
 
 def test_bounds_become_floats() -> None:
-    assert (
-        repr(Metric(low=0, high=5))
-        == "Metric(kind='number', weight=1.0, low=0.0, high=5.0, limited=True)"
+    shown = "Metric(kind='number', weight=1.0, low=0.0, high=5.0, limited=True, trust={})"
+    assert repr(Metric(low=0, high=5)) == shown
+
+
+def test_each_source_counts_as_it_is_trusted() -> None:
+    fair, fooled = Trust(weight=0.4, slope=2.0, offset=-0.9), Trust(weight=0.8, probed=0.25)
+    metrics = {"judge": Metric(weight=0.5, trust={"judge:a": fair, "judge:b": fooled})}
+
+    def one(source: str, value: float) -> Reward | None:
+        return reward([Vote(name="judge", source=source, value=value)], metrics)
+
+    assert one("judge:a", 0.7) == Reward(value=pytest.approx(0.5), weight=0.4)
+    assert one("judge:a", 0.2) == Reward(value=0.0, weight=0.4)  # what lies outside is cut off
+    assert one("judge:b", 0.2) == Reward(value=pytest.approx(0.2), weight=0.2)
+    assert one("judge:c", 0.2) == Reward(value=0.2, weight=0.5)
+    both = [Vote(name="judge", source=f"judge:{name}", value=0.8) for name in "ab"]
+    assert reward(both, metrics) == Reward(
+        value=pytest.approx((0.4 * 0.7 + 0.2 * 0.8) / 0.6), weight=pytest.approx(0.6)
     )
+    nobody = {"judge": Metric(trust={"*": Trust(weight=0.0)})}
+    assert reward(both, nobody) is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [({"weight": 2.0}, "weight"), ({"slope": math.inf}, "slope"), ({"probed": -1.0}, "probed")],
+)
+def test_bad_trust(arguments: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=f"trust {message}"):
+        Trust(**arguments)
+    with pytest.raises(SettingsError, match="expected a Trust"):
+        Metric(trust={"judge:a": arguments})  # type: ignore[dict-item]  # that is what is tested
 
 
 def test_find_metric_names_those_there_are() -> None:

@@ -18,17 +18,25 @@ from bandit_router.errors import SettingsError
 from bandit_router.events import Model
 from bandit_router.policies import EpsilonGreedy, Greedy, InverseGapWeighting, LinUCB, ThompsonSampling
 from bandit_router.preference import Preference
-from bandit_router.rewards import METRICS, Metric
+from bandit_router.rewards import METRICS, Metric, Trust
 from bandit_router.settings import Settings, model_from_json, model_to_json, settings_changes
 
 names = st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=20)
 weights = st.floats(0, 1e6)
+trusts = st.builds(
+    Trust,
+    weight=st.floats(0, 1),
+    slope=st.floats(-9, 9),
+    offset=st.floats(-9, 9),
+    probed=st.floats(0, 1),
+)
 metrics = st.builds(
     Metric,
     kind=st.sampled_from(["bool", "number", "text"]),
     weight=st.floats(0, 1),
     low=st.floats(-10, -1),
     high=st.floats(0, 10),
+    trust=st.dictionaries(names, trusts, max_size=2),
 )
 periods = st.none() | st.timedeltas(timedelta(microseconds=1), timedelta(days=50 * 365))
 all_settings = st.builds(
@@ -150,6 +158,8 @@ def test_every_setting_is_tried_with_a_wrong_value() -> None:
         ({"metrics": {"stars": {"kind": []}}}, "kind"),
         ({"metrics": {"stars": {"low": 1, "high": 1}}}, "low and high"),
         ({"metrics": {"stars": {"size": 1}}}, "metrics: .*size"),
+        ({"metrics": {"stars": {"trust": 1}}}, "metrics: expected an object"),
+        ({"metrics": {"stars": {"trust": {"a": {"size": 1}}}}}, "metrics: .*size"),
         ({"floor": "0.1"}, "floor"),
         ({"floor": None}, "floor"),
         ({"text": "some"}, "text"),

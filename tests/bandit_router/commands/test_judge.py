@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from beliefs import demand_fold, until_well
 from click.testing import CliRunner
 from judged import answered, until
 from upstream import Upstream
@@ -53,6 +55,25 @@ def test_once(router: Router, config: Path, upstream: Upstream) -> None:
     assert [len(router.decision(i).feedback) for i in decisions] == [1, 1, 1]
     shown = invoke("status", "--config", config)  # needs no key
     assert shown.split()[:4] == ["waiting", "0", "graded", "3"]
+
+
+def test_a_judge_that_likes_constants_as_well_loses_its_weight(
+    router: Router, config: Path, tmp_path: Path
+) -> None:
+    decisions = answered(router, 10)
+    key = {"GRADER_KEY": "sk-1"}
+    invoke("run", "--once", "--config", config, env=key)
+    until_well(5.0, router)
+    shown = invoke("probe", "--config", config, "--json", tmp_path / "probe.json", env=key)
+    assert "left of weight   0" in shown
+    assert json.loads((tmp_path / "probe.json").read_text())["beaten"]["empty"] == 0.5
+    assert router.decision(decisions[0]).reward is not None
+    shown = invoke("probe", "--config", config, "--apply", env=key)
+    assert "Applied; 10 rewards revised." in shown
+    until_well(0.0, router)
+    assert router.settings.metrics["judge"].trusted("judge:grader").counts == 0.0
+    assert router.decision(decisions[0]).reward is None
+    demand_fold(router)
 
 
 def test_what_is_wrong_is_one_line(router: Router, config: Path, tmp_path: Path) -> None:

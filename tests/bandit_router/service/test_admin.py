@@ -36,6 +36,14 @@ def test_a_metric_of_the_routers_own(client: Client, decide: Any) -> None:
     assert client.post("/v1/feedback", json=word).json()["reward"]["value"] == 1.0
 
 
+def test_a_judge_that_is_trusted_less(client: Client) -> None:
+    judge = {"weight": 0.5, "limited": False, "trust": {"judge:a": {"weight": 0.1, "slope": 2.0}}}
+    assert client.put("/v1/routers/default", json={"metrics": {"judge": judge}}).status_code == 200
+    shown = client.get("/v1/routers/default").json()["settings"]["metrics"]["judge"]
+    trust = {"weight": 0.1, "slope": 2.0, "offset": 0.0, "probed": 1.0}
+    assert shown == {"kind": "number", "low": 0.0, "high": 1.0} | judge | {"trust": {"judge:a": trust}}
+
+
 def test_settings_that_are_refused(client: Client) -> None:
     for body, param in (
         ({"policy": "nonsense"}, "policy"),
