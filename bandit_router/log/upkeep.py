@@ -31,13 +31,14 @@ class Upkeep:
     def __init__(self, log: EventLog) -> None:
         self._log = log
         self._next = -math.inf
+        self._rng = random.Random()  # the host's own draws stay as its seed says
 
     def look(self) -> None:
         """Do what is to be done, if it is time to look; what stands in the way is told, and waits."""
         if time.monotonic() < self._next:
             return
         # Workers that were started together shall not always meet.
-        self._next = time.monotonic() + EVERY_S * random.uniform(1.0, 1.5)
+        self._next = time.monotonic() + EVERY_S * self._rng.uniform(1.0, 1.5)
         try:
             with translated("creating partitions"):
                 ensure(self._log.engine)

@@ -172,10 +172,10 @@ class Watch:
     # -- what the thread does ---------------------------------------------------------------------
 
     def _run(self) -> None:
-        pause = self._first_s
+        pause, rng = self._first_s, random.Random()
         while not self._ending.wait(pause):
             # Workers that were started together should not look together.
-            pause = self._every_s * random.uniform(0.9, 1.0)
+            pause = self._every_s * rng.uniform(0.9, 1.0)
             try:
                 self.again()
             except BanditRouterError as error:

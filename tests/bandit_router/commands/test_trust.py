@@ -79,7 +79,8 @@ def test_it_is_believed_so_far_also_in_what_was_heard_before(
     assert "0 rewards revised" in invoke("--log", url, "--apply")  # what was learnt is not learnt twice
 
 
-def test_a_table_of_grades_or_votes(tmp_path: Path) -> None:
+def test_a_table_of_grades_or_votes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
     parquet = pytest.importorskip("pyarrow.parquet")
     import pyarrow as pa
 
