@@ -43,7 +43,7 @@ floors: $(STAMP) ## who may import whom
 	$(BIN)/lint-imports
 
 tests: $(STAMP) ## tests and doctests
-	$(BIN)/python -m pytest $(TESTING) --durations=15 || $(BIN)/python -m pytest --last-failed --last-failed-no-failures none --maxfail=1
+	$(BIN)/python -m pytest $(TESTING) --durations=15
 
 coverage: $(STAMP) ## the same, with branch coverage (takes half as long again)
 	$(BIN)/python -m pytest $(TESTING) --cov --cov-report=term:skip-covered

@@ -369,10 +369,9 @@ class _Word:
         """Check what a caller wants to say."""
         if (body.decision_id is None) == (body.conversation is None):
             raise _wrong("decision_id", "expected either a decision_id or a conversation")
-        if key is not None and body.key is not None and key != body.key:
-            raise _wrong("key", "expected the same as in the header Idempotency-Key")
+        key = one_key(body.key, key)
         source = _source(body, speaker)
-        return cls(body=body, source=source, key=body.key or key, channel=speaker.channel)
+        return cls(body=body, source=source, key=key, channel=speaker.channel)
 
     async def say_to(self, router: Router, speaker: Caller) -> Feedback:
         """Let the router hear it from a caller."""
@@ -406,6 +405,19 @@ def _source(body: FeedbackBody, speaker: Caller) -> str | None:
     if body.source is not None:
         raise RefusedError("not_allowed", "the token says who speaks", param="source")
     return Pseudonym(speaker.token.source)  # we have signed it: it is what the user is kept as
+
+
+def one_key(body: str | None, header: str | None) -> str | None:
+    """Return the idempotency key, which may stand in the body, in the header, or in both.
+
+    Raises
+    ------
+    RefusedError
+        They differ.
+    """
+    if header is not None and body is not None and header != body:
+        raise _wrong("key", "expected the same as in the header Idempotency-Key")
+    return body or header
 
 
 def speaks_as(speaker: Caller, named: str | None) -> str | None:

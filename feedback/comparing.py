@@ -24,6 +24,7 @@ from feedback.api import (
     anybody,
     check_all,
     check_speaks,
+    one_key,
     speaks_as,
     status_of,
 )
@@ -84,7 +85,7 @@ def comparison_router(
     ) -> ComparisonAnswer:
         """Hear which of two answers is the better one: a word about each, both or neither."""
         source = _source(body, speaker)
-        key = _key(body, idempotency_key)
+        key = one_key(body.key, idempotency_key)
         check_all(await counting.refusals(speaker, [source, source]))
         router = (await finder.of_decisions({body.winner, body.loser}))[body.winner]
         with arguments():
@@ -113,10 +114,3 @@ def _source(body: ComparisonBody, speaker: Caller) -> str | None:
     if not speaker.may("feedback"):
         raise RefusedError("not_allowed", "this key may grade, and not compare")
     return speaks_as(speaker, body.source)
-
-
-def _key(body: ComparisonBody, header: str | None) -> str | None:
-    if header is not None and body.key is not None and header != body.key:
-        said = "key: expected the same as in the header Idempotency-Key"
-        raise RefusedError("invalid_value", said, param="key")
-    return body.key or header

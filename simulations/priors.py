@@ -81,7 +81,11 @@ def _winner(said: str, row: int) -> str:
 
 def evidence_of_table(table: Table, features: FeatureExtractor) -> dict[str, Evidence]:
     """Return the sums of each model: every answer of a table is a reward, its quality."""
-    x = features.extract_many([Prompt.of(text) for text in table.prompts])
+    return evidence_of_answers(table, features.extract_many([Prompt.of(text) for text in table.prompts]))
+
+
+def evidence_of_answers(table: Table, x: Array) -> dict[str, Evidence]:
+    """As `evidence_of_table`, with the features of its prompts, of shape (n, dim)."""
     columns = zip(table.names, table.quality.T, strict=True)
     return {model: _sums(x, quality, weight=1.0) for model, quality in columns}
 

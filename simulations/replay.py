@@ -24,6 +24,7 @@ from bandit_router.preference import Preference
 from bandit_router.prompt import Prompt
 from bandit_router.values import Array
 from simulations.costs import Costs, outcome
+from simulations.priors import evidence_of_answers
 from simulations.streams import Mask, Stream
 from simulations.tables import Table
 
@@ -51,14 +52,13 @@ class Warmth:
     @classmethod
     def of(cls, prior: Table, features: Array) -> Warmth:
         """Read all rows and all models of a prior table, with features of shape (n, dim)."""
-        evidence = {model.name: Evidence(features.shape[1]) for model in prior.models}
         predictions = Predictions()
         for row, x in enumerate(features):
             guessed = Prompt.of(prior.prompts[row]).input_tokens
             for k, model in enumerate(prior.models):
-                evidence[model.name].add(observation(x, float(prior.quality[row, k])))
                 amounts = contribution(outcome(prior, row, k), guessed)
                 predictions.add(model.name, amounts, at=0.0, x=x)
+        evidence = evidence_of_answers(prior, features)
         return cls(evidence=evidence, predictions=predictions.to_bytes())
 
 
