@@ -20,6 +20,8 @@ from simulations.drifting import Drifting
 from simulations.replay import FIRST_FIT, GROWTH, Bandit, Player, Rows, Scene
 from simulations.streams import Mask
 
+STRENGTHS = (0.3, 1, 3, 10, 30, 100, 300, 1000)  # of ridge
+
 
 class Onlooker:
     """A player to whom outcomes and feedback say nothing."""
@@ -191,6 +193,13 @@ class Neighbours(Onlooker):
         p[there] = with_floor(_one(int(np.argmax(means)), len(means)), self.epsilon)
         return p
 
+    def promise(self, row: int) -> Array:
+        """As `Foreteller.promise`; of a model that was never tried, the mean of all that was told."""
+        x = self.scene.features[row]
+        means = np.array([self._mean(k, x) for k in range(len(self.told))])
+        told = [told[:n] for told, n in zip(self.told, self.count, strict=True)]
+        return np.where(np.isinf(means), np.mean(np.concatenate(told)), means)
+
     def _mean(self, k: int, x: Array) -> float:
         rows = self.rows[k][: self.count[k]]
         if not len(rows):
@@ -215,11 +224,12 @@ class Ridge(Onlooker):
     """
 
     def __init__(self, scene: Scene) -> None:
-        self._sklearn = import_extra("sklearn.linear_model", "ridge")
+        import_extra("sklearn.linear_model", "ridge")
         self.scene, self.reward = scene, scene.reward
         self.seen: list[int] = []
         self._weights = np.zeros((scene.features.shape[1], self.reward.shape[1]))
         self._next = FIRST_FIT
+        self._fitted = 0
 
     def choose(self, row: int) -> Array:
         """As `Player.choose`."""
@@ -230,6 +240,13 @@ class Ridge(Onlooker):
         promised = np.where(there, self.scene.features[row] @ self._weights, -np.inf)
         return _one(int(np.argmax(promised)), len(there))
 
+    def promise(self, row: int) -> Array:
+        """As `Foreteller.promise`, fitted on all rows so far."""
+        if self._fitted < len(self.seen):
+            self._fit()
+        promised: Array = self.scene.features[row] @ self._weights
+        return promised
+
     def learn(self, row: int, k: int, quality: float, *, weight: float = 1.0) -> None:
         """As `Player.learn`, but for what every model's reward would have been."""
         self.seen.append(row)
@@ -238,9 +255,24 @@ class Ridge(Onlooker):
             self._fit()
 
     def _fit(self) -> None:
-        x, reward = self.scene.features[self.seen], self.reward[self.seen]
-        model = self._sklearn.RidgeCV(alphas=(0.3, 1, 3, 10, 30, 100, 300, 1000)).fit(x[:, 1:], reward)
-        self._weights = np.vstack([model.intercept_, np.reshape(model.coef_, (reward.shape[1], -1)).T])
+        self._weights = ridge_weights(self.scene.features[self.seen], self.reward[self.seen])
+        self._fitted = len(self.seen)
+
+
+def ridge_weights(x: Array, reward: Array) -> Array:
+    """Return the weights of ridge on features with a leading 1, of shape (dim, K).
+
+    Its strength, the same for all models, is chosen by leave-one-out error.
+
+    Parameters
+    ----------
+    x : ndarray of shape (n, dim)
+    reward : ndarray of shape (n, K)
+    """
+    ridge = import_extra("sklearn.linear_model", "ridge").RidgeCV(alphas=STRENGTHS)
+    model = ridge.fit(x[:, 1:], reward)
+    weights: Array = np.vstack([model.intercept_, np.reshape(model.coef_, (reward.shape[1], -1)).T])
+    return weights
 
 
 class River(Onlooker):

@@ -90,6 +90,8 @@ def measure(columns: pa.Table, name: str, models: Sequence[str]) -> Array:
 def matching(columns: pa.Table, where: Mapping[str, str]) -> NDArray[np.bool_]:
     """Return which rows have these texts in these columns, of shape (n,).
 
+    A text that ends in ``*`` stands for all that begin so; ``mmlu/*`` is every part of MMLU.
+
     Raises
     ------
     TableError
@@ -99,10 +101,14 @@ def matching(columns: pa.Table, where: Mapping[str, str]) -> NDArray[np.bool_]:
     for name, wanted in where.items():
         if name not in columns.column_names:
             raise TableError(f"no column {name!r}; columns: {some(columns.column_names)}")
-        asked &= np.array([value == wanted for value in texts(columns, name)], dtype=np.bool_)
+        asked &= np.array([_is(value, wanted) for value in texts(columns, name)], dtype=np.bool_)
     if where and not asked.any():
         raise TableError("no row where " + " and ".join(f"{k} is {v!r}" for k, v in where.items()))
     return asked
+
+
+def _is(value: str, wanted: str) -> bool:
+    return value == wanted or (wanted.endswith("*") and value.startswith(wanted[:-1]))
 
 
 def _need(package: str) -> None:

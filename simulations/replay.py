@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -158,6 +158,15 @@ class Player(Protocol):
         ...
 
 
+@runtime_checkable
+class Foreteller(Player, Protocol):
+    """A player that says what it expects of each model."""
+
+    def promise(self, row: int) -> Array:
+        """Return the reward that each model's answer to a row is expected to have, of shape (K,)."""
+        ...
+
+
 def play(player: Player, order: Rows, draws: Array, told: Array) -> Rows:
     """Live through the rows of a table in one order, and return the models chosen, of shape (m,).
 
@@ -255,6 +264,11 @@ class Bandit:
             latency_s=latency_s,
             utility=utility,
         )
+
+    def promise(self, row: int) -> Array:
+        """As `Foreteller.promise`: the mean of the beliefs."""
+        mean, _ = self.beliefs.predict(self.scene.features[row])
+        return mean
 
     def report(self, row: int, k: int) -> None:
         """As `Player.report`."""

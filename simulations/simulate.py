@@ -94,18 +94,18 @@ def simulate(
     _check(table, specs, seeds, weights, budget_usd, feedback, rows, jobs, floor)
     if world is not None and feedback != "score":
         raise SettingsError("feedback: with a scenario, say [[signal]] in its file")
-    stage = _stage(table, features or HashedFeatures(), budget_usd, floor, prior)
+    scene = stage(table, features or HashedFeatures(), budget_usd=budget_usd, floor=floor, prior=prior)
     lives = [
         _Life(
             spec=spec,
             seed=seed,
             rows=rows,
             thumbs=feedback == "thumbs",
-            scene=scene,
+            scene=weighed,
             world=world,
             maker=maker,
         )
-        for scene in (replace(stage, price_weight=weight) for weight in weights)
+        for weighed in (replace(scene, price_weight=weight) for weight in weights)
         for spec in specs
         for seed in range(first_seed, first_seed + seeds)
     ]
@@ -119,6 +119,40 @@ def known_rows(table: Table, prior: Table) -> Rows:
     known = set(zip(prior.prompt_ids, prior.prompts, strict=True))
     rows = zip(table.prompt_ids, table.prompts, strict=True)
     return np.array([i for i, row in enumerate(rows) if row in known], dtype=np.intp)
+
+
+def stage(
+    table: Table,
+    features: FeatureExtractor,
+    *,
+    budget_usd: float | None = None,
+    floor: float = DEFAULT_FLOOR,
+    prior: Table | None = None,
+) -> Scene:
+    """Return the scene of the rows that may be lived through, in the table's own order.
+
+    Those are all but the ones that the prior holds too.
+
+    Raises
+    ------
+    TableError
+        The prior holds every row, or none of the models.
+    """
+    prompts = [Prompt.of(text) for text in table.prompts]
+    order = np.arange(len(table))
+    if prior is not None:
+        order = np.setdiff1d(order, known_rows(table, prior))
+        if not len(order):
+            raise TableError(f"{table.name}: nothing is left: the prior holds every row of it")
+    return Scene(
+        table=table,
+        order=order,
+        features=features.extract_many(prompts),
+        guessed_tokens=np.array([prompt.input_tokens for prompt in prompts]),
+        budget_usd=budget_usd,
+        floor=floor,
+        warmth=None if prior is None else _warmth(table, prior, features),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -177,31 +211,6 @@ class _Life:
             reward=scene.reward[at],
             stream=None if scene.stream is None else scene.stream.bare(),
         )
-
-
-def _stage(
-    table: Table,
-    features: FeatureExtractor,
-    budget_usd: float | None,
-    floor: float,
-    prior: Table | None,
-) -> Scene:
-    """Return the scene of the rows that may be lived through, in the table's own order."""
-    prompts = [Prompt.of(text) for text in table.prompts]
-    order = np.arange(len(table))
-    if prior is not None:
-        order = np.setdiff1d(order, known_rows(table, prior))
-        if not len(order):
-            raise TableError(f"{table.name}: nothing is left: the prior holds every row of it")
-    return Scene(
-        table=table,
-        order=order,
-        features=features.extract_many(prompts),
-        guessed_tokens=np.array([prompt.input_tokens for prompt in prompts]),
-        budget_usd=budget_usd,
-        floor=floor,
-        warmth=None if prior is None else _warmth(table, prior, features),
-    )
 
 
 def _warmth(table: Table, prior: Table, features: FeatureExtractor) -> Warmth:
