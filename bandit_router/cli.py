@@ -13,6 +13,8 @@ COMMANDS = {
     "demo": "Play the whole loop on a small world.",
     "serve": "Serve the router over HTTP, with many workers.",
     "simulate": "Let policies live through a full-information table.",
+    "evaluate": "The field's protocols on a full-information table.",
+    "calibrate": "The price weight for a share of strong calls, or for a drop in quality.",
     "compare": "Our defaults beside published bandits, on the same orders.",
     "migrate": "Bring a log's schema up to date.",
     "models": "Show, add, change or retire a router's models.",

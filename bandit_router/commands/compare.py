@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 import click
 
 from bandit_router.commands.options import console
-from bandit_router.commands.simulate import EXISTING, WRITTEN, in_folder
+from bandit_router.commands.tables import EXISTING, WRITTEN, in_folder
 from bandit_router.errors import BanditRouterError, PeerError
 
 if TYPE_CHECKING:

@@ -57,7 +57,9 @@ def pgr(quality: ArrayLike, *, weak: float, strong: float) -> Array:
     array([0.  , 0.25, 1.  ])
     """
     if not strong > weak:
-        raise ValueError(f"expected a strong model better than the weak one, got {strong:g} and {weak:g}")
+        raise ValueError(
+            f"expected a strong model better than the weak one, got {strong:g} and {weak:g}"
+        )
     return (np.asarray(quality, dtype=np.float64) - weak) / (strong - weak)
 
 
@@ -83,7 +85,9 @@ def share_curve(score: ArrayLike, weak: ArrayLike, strong: ArrayLike, *, bins: i
     >>> curve.share, curve.quality, curve.recovered
     (array([0. , 0.5, 1. ]), array([0.5 , 0.75, 0.75]), array([0., 1., 1.]))
     """
-    scores, low, high = (_vector(name, v) for name, v in (("score", score), ("weak", weak), ("strong", strong)))
+    scores, low, high = (
+        _vector(name, v) for name, v in (("score", score), ("weak", weak), ("strong", strong))
+    )
     if not len(scores) == len(low) == len(high):
         raise ValueError(f"expected as many of each, got {len(scores)}, {len(low)} and {len(high)}")
     thresholds = np.quantile(scores, np.linspace(1.0, 0.0, bins + 1))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from bandit_router.values import Array, check_unit
+
+Choices = NDArray[np.intp]
 
 STEPS = 40
 DECADES = (-4.0, 3.0)  # of the willingness to pay, in cost units
@@ -28,7 +30,7 @@ def willingness_grid(cost_unit_usd: float, steps: int = STEPS) -> Array:
     return np.array([0.0, *grid, np.inf])
 
 
-def willing_choices(quality: ArrayLike, cost_usd: ArrayLike, willingness: ArrayLike) -> Array:
+def willing_choices(quality: ArrayLike, cost_usd: ArrayLike, willingness: ArrayLike) -> Choices:
     """Return which model is chosen for each prompt at each willingness to pay: argmax lambda * q - c.
 
     Ties go to the cheaper model, then to the better one. At infinity quality alone decides.
@@ -60,15 +62,16 @@ def willing_choices(quality: ArrayLike, cost_usd: ArrayLike, willingness: ArrayL
     return np.array([_chosen(q, c, value) for value in np.asarray(willingness, dtype=np.float64)])
 
 
-def _chosen(q: Array, c: Array, value: float) -> Array:
+def _chosen(q: Array, c: Array, value: float) -> Choices:
     utility = q if np.isinf(value) else value * q - c
     tied = utility == utility.max(axis=1, keepdims=True)
     cheap = np.where(tied, c, np.inf)
     tied &= cheap == cheap.min(axis=1, keepdims=True)
-    return np.where(tied, q, -np.inf).argmax(axis=1)
+    chosen: Choices = np.where(tied, q, -np.inf).argmax(axis=1)
+    return chosen
 
 
-def mean_points(choices: Array, quality: Array, cost_usd: Array) -> Array:
+def mean_points(choices: Choices, quality: Array, cost_usd: Array) -> Array:
     """Return the (mean cost, mean quality) that choices really come to, of shape (L, 2).
 
     Parameters

@@ -12,9 +12,10 @@ from bandit_router.values import Array
 from simulations.baselines import Ridge, player_from_spec, ridge_weights
 from simulations.costs import Costs
 from simulations.replay import Foreteller, Rows, Scene, play
-from simulations.tables import Table
+from simulations.simulate import Progress
 
 FORETELLERS = "thompson, linucb and the other policies that learn, knn, ridge"
+POLICIES = ("thompson", "knn", "ridge")  # of protocols that measure on rows held back
 FOLDS = 5
 
 
@@ -65,7 +66,14 @@ def split(scene: Scene, seed: int, labels: int | None) -> tuple[Rows, Rows]:
     return order[:seen], order[seen:]
 
 
-def teach(scene: Scene, specs: Sequence[str], *, seeds: int, labels: int | None = None) -> Iterator[Taught]:
+def teach(
+    scene: Scene,
+    specs: Sequence[str],
+    *,
+    seeds: int,
+    labels: int | None = None,
+    progress: Progress | None = None,
+) -> Iterator[Taught]:
     """Let routers learn by living through some rows, and yield what they foretell of the others.
 
     A router hears the quality of the model it chose, one label a row; ``ridge`` hears all models'. Costs
@@ -81,17 +89,22 @@ def teach(scene: Scene, specs: Sequence[str], *, seeds: int, labels: int | None 
         Orders: seeds 0, 1, ...
     labels : int, optional
         How many rows are learnt from; 7 of 10 by default.
+    progress : callable, optional
+        Called with the lives that are done, and all there are.
 
     Raises
     ------
     SettingsError
         A SPEC is wrong, or names a player that foretells nothing.
     """
+    specs = list(dict.fromkeys(spec.strip() for spec in specs))
     for spec in specs:
         _foreteller(spec, scene)
-    for spec in specs:
-        for seed in range(seeds):
-            yield _teach(scene, spec, seed, labels)
+    lives = [(spec, seed) for spec in specs for seed in range(seeds)]
+    for done, (spec, seed) in enumerate(lives, start=1):
+        yield _teach(scene, spec, seed, labels)
+        if progress is not None:
+            progress(done, len(lives))
 
 
 def _foreteller(spec: str, scene: Scene) -> Foreteller:
