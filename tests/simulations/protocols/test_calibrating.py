@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from bandit_router.errors import SettingsError
@@ -13,9 +13,7 @@ from simulations.protocols.calibrating import Target, for_drop, for_share, worth
 # Four requests: the strong model is better by .4, .2, .1 and worse by .1, and dearer by 4, 1, 2 and 2.
 QUALITY = np.array([[0.5, 0.9], [0.5, 0.7], [0.5, 0.6], [0.5, 0.4]])
 COST = np.array([[1.0, 5.0], [1.0, 2.0], [1.0, 3.0], [1.0, 3.0]])
-PAIRS = st.lists(
-    st.tuples(st.floats(0, 1), st.floats(0, 1), st.floats(0.1, 5)), min_size=1, max_size=30
-)
+PAIRS = st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1), st.floats(0.1, 5)), min_size=1, max_size=30)
 
 
 def test_worth_by_hand() -> None:
@@ -58,7 +56,10 @@ def test_the_share_is_what_a_router_of_that_weight_sends(
     rows: list[tuple[float, float, float]], share: float
 ) -> None:
     weak, strong, dearer = np.array(rows).T
-    quality, cost = np.column_stack([weak, strong]), np.column_stack([np.ones_like(dearer), 1.0 + dearer])
+    quality, cost = (
+        np.column_stack([weak, strong]),
+        np.column_stack([np.ones_like(dearer), 1.0 + dearer]),
+    )
     found = for_share(quality, cost, share, cost_unit_usd=1.0)
     utility = quality - found.price_weight * cost
     better = utility[:, 1] - utility[:, 0]
@@ -70,12 +71,14 @@ def test_the_share_is_what_a_router_of_that_weight_sends(
 @given(PAIRS, st.floats(0, 0.5))
 def test_a_drop_is_kept(rows: list[tuple[float, float, float]], drop: float) -> None:
     weak, strong, dearer = np.array(rows).T
-    strong = weak + (strong - weak if (strong - weak).mean() > 0 else np.ones_like(weak))
-    quality, cost = np.column_stack([weak, strong]), np.column_stack([np.ones_like(dearer), 1.0 + dearer])
-    if (strong - weak).mean() > 0:
-        unique = len(np.unique(worth(quality, cost, cost_unit_usd=1.0))) == len(weak)
-        found = for_drop(quality, cost, drop, cost_unit_usd=1.0)
-        assert found.drop <= drop + 1e-9 or not unique
+    quality, cost = (
+        np.column_stack([weak, strong]),
+        np.column_stack([np.ones_like(dearer), 1.0 + dearer]),
+    )
+    limit = worth(quality, cost, cost_unit_usd=1.0)
+    # Requests that are worth the same go the same way, and may take more along than was allowed.
+    assume((strong - weak).mean() > 0 and len(np.unique(np.round(limit, 9))) == len(limit))
+    assert for_drop(quality, cost, drop, cost_unit_usd=1.0).drop <= drop + 1e-9
 
 
 def test_what_is_refused() -> None:

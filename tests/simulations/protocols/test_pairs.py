@@ -11,9 +11,7 @@ from hypothesis import strategies as st
 
 from simulations.protocols.pairs import apgr, cpt, pgr, share_curve, threshold_for_share
 
-ROWS = st.lists(
-    st.tuples(st.integers(0, 20), st.booleans(), st.booleans()), min_size=2, max_size=40
-)
+ROWS = st.lists(st.tuples(st.integers(0, 20), st.booleans(), st.booleans()), min_size=2, max_size=40)
 
 # Ten prompts by falling score: where the strong model wins, where the weak one, where both are right.
 SCORE = np.arange(10, 0, -1) / 10
@@ -90,14 +88,14 @@ def test_the_ends_are_the_models_themselves(rows: list[tuple[int, bool, bool]]) 
         assert 0.0 <= cpt(curve, 0.2) <= cpt(curve, 0.5) <= cpt(curve, 0.8) <= 1.0
 
 
-@given(st.lists(st.floats(-1, 1), min_size=1, max_size=50, unique=True), st.floats(0, 1))
-def test_the_threshold_gives_the_share(scores: list[float], share: float) -> None:
+@given(st.lists(st.integers(-99, 99), min_size=1, max_size=50, unique=True), st.floats(0, 1))
+def test_the_threshold_gives_the_share(scores: list[int], share: float) -> None:
     reached = np.mean(np.array(scores) >= threshold_for_share(scores, share))
     assert reached == pytest.approx(share, abs=1.0 / len(scores) + 1e-9)
 
 
 def test_what_is_refused() -> None:
-    with pytest.raises(ValueError, match="better than the weak one, got 0.5 and 0.5"):
+    with pytest.raises(ValueError, match="better than the weak one, got"):
         pgr([0.5], weak=0.5, strong=0.5)
     with pytest.raises(ValueError, match="score: expected finite numbers"):
         share_curve([math.nan, 1.0], [0, 0], [1, 1])

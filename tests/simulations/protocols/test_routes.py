@@ -61,8 +61,14 @@ def test_a_cap_ends_the_cascade() -> None:
     # With 4 to spend the third answer, which would make 11 and 7, is not asked for.
     assert cascade(QUALITY, COST, threshold=1.0, cap_usd=4.0) == (pytest.approx(3.0), pytest.approx(0.5))
     # What costs as much as is left is not asked for either; the first answer always is.
-    assert cascade(QUALITY, COST, threshold=1.0, cap_usd=3.0) == (pytest.approx(1.0), pytest.approx(0.25))
-    assert cascade(QUALITY, COST, threshold=1.0, cap_usd=0.0) == (pytest.approx(1.0), pytest.approx(0.25))
+    assert cascade(QUALITY, COST, threshold=1.0, cap_usd=3.0) == (
+        pytest.approx(1.0),
+        pytest.approx(0.25),
+    )
+    assert cascade(QUALITY, COST, threshold=1.0, cap_usd=0.0) == (
+        pytest.approx(1.0),
+        pytest.approx(0.25),
+    )
 
 
 @given(GRIDS, st.floats(0, 1), st.floats(0, 20))
