@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from beliefs import BACK_S, demand_fold, until, until_well
+from beliefs import demand_fold, until_well
 from click.testing import CliRunner
 from judged import answered, until
 from upstream import Upstream
@@ -71,7 +71,7 @@ def test_a_judge_that_likes_constants_as_well_loses_its_weight(
     shown = invoke("probe", "--config", config, "--apply", env=key)
     assert "Applied; 10 rewards revised." in shown
     until_well(0.0, router)
-    until(lambda: router.settings.metrics["judge"].trusted("judge:grader").counts == 0.0, BACK_S, str)
+    until(lambda: router.settings.metrics["judge"].trusted("judge:grader").counts == 0.0)
     assert router.decision(decisions[0]).reward is None
     demand_fold(router)
 
