@@ -27,6 +27,7 @@ from bandit_router.errors import ConflictError, StaleGenerationError, UnknownMod
 from bandit_router.learner import Learner
 from bandit_router.log import EventLog
 from bandit_router.log.bases import has_bases
+from bandit_router.log.checkpoints import scale_checkpoints
 from bandit_router.log.drifts import (
     KNOWS_DRIFTS,
     Promised,
@@ -112,7 +113,8 @@ def _write(
     need_program(connection, KNOWS_DRIFTS)
     take(connection)
     write_drift(connection, name, drift)
-    begin_generation(connection, name)
+    into = begin_generation(connection, name)
+    scale_checkpoints(connection, name, drift, generation=registration.generation, into=into)
     return True
 
 

@@ -10,6 +10,7 @@ from beliefs import demand_fold, until
 
 from bandit_router import Decision, Model, Router, UnknownModelError
 from bandit_router.errors import ConflictError
+from bandit_router.evidence import Evidence, evidence_from_bytes
 from bandit_router.log import tables as t
 from bandit_router.log.drifts import decided_since, read_drifts, read_promised
 
@@ -32,6 +33,13 @@ def thumb(router: Router, decision: Decision, value: bool = True) -> str:
 
 def counts(router: Router) -> dict[str, float]:
     return {model: belief["n"] for model, belief in router.beliefs().items()}
+
+
+def kept(router: Router) -> list[tuple[int, dict[str, Evidence]]]:
+    """The generation and the evidence of each checkpoint."""
+    c = t.checkpoints.c
+    rows = router.log.read(lambda db: db.execute(sa.select(c.generation, c.evidence)).all())
+    return [(row.generation, evidence_from_bytes(row.evidence)) for row in rows]
 
 
 def test_earlier_evidence_counts_less_on_every_worker_and_after_a_restart(open_router: Open) -> None:
@@ -71,8 +79,17 @@ def test_a_checkpoint_of_before_is_not_believed(open_router: Open) -> None:
     router = open_router()
     router.record_drift("small", factor=0.5, at=second.at)
     assert counts(router)["small"] == 1.5
+    assert kept(router) == []
+    thumb(router, *ask(router))
     router.close()
-    assert counts(open_router())["small"] == 1.5
+    router = open_router()
+    assert counts(router)["small"] == 2.5
+    old = kept(router)
+    router.record_drift("small", factor=0.1)  # after all that it holds
+    assert [generation for generation, _ in kept(router)] == [generation + 1 for generation, _ in old]
+    assert [sums["small"].n for _, sums in kept(router)] == [0.25]
+    assert counts(router)["small"] == 0.25
+    demand_fold(router)
 
 
 def test_factors_multiply_and_are_of_one_model(open_router: Open) -> None:
