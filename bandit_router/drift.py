@@ -24,6 +24,7 @@ LIMIT = 3.0  # standard deviations that one surprise may count for
 KEEP = 0.1  # of the evidence from before a change: a hint, no more
 FADING = 100  # rounds in which the evidence of an unsettled model counts half
 SETTLED = 200  # rewards after a change until a model is trusted again
+LEARNT = 50  # rewards of a model that nobody knew: what was promised of them was a guess
 FADINGS = 10  # times that an unsettled model fades: a thousandth is left, which outweighs nothing
 
 Marks = tuple[tuple[float, float], ...]  # (at, factor) of one model's changes, the earliest first

@@ -17,6 +17,7 @@ from bandit_router.drift import (
     FADING,
     FADINGS,
     KEEP,
+    LEARNT,
     SETTLED,
     Drift,
     changed_at,
@@ -131,8 +132,9 @@ def find(log: EventLog, learner: Learner, *, now: float) -> list[Drift]:
     found = []
     for model in active:
         own = [one for one in promised if one.model == model]
-        drift = _changed(own, noise, now) or _unsettled(log, registration, model, own, now)
         seen = sum(known.model == model for known in registration.drifts)
+        sure = own if seen else own[LEARNT:]
+        drift = _changed(sure, noise, now) or _unsettled(log, registration, model, own, now)
         if drift is not None and (recorded := record(log, learner, drift, seen=seen)) is not None:
             found.append(recorded)
     return found

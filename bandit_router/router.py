@@ -728,8 +728,10 @@ class Router:
             why=None if why is None else clean_text("why", why, 1_000),
             created=now,
         )
-        if drift.factor == 0 or drift.at > now:
-            raise ValueError(f"expected a factor above 0 and no moment in the future, got {drift!r}")
+        if drift.factor == 0:
+            raise ValueError("factor: expected a number above 0; put_model(reset=True) forgets all")
+        if drift.at > now:
+            raise ValueError(f"at: expected no moment in the future, got {utc(drift.at).isoformat()}")
         recorded = noticing.record(worker.log, worker.learner, drift)
         assert recorded is not None
         return recorded

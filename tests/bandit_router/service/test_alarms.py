@@ -116,7 +116,7 @@ def test_two_services_notice_a_change_once(url: str) -> None:
             await desk.open()
         routers = [await desk.router() for desk in desks]
         watches = [Watch(desk, thresholds=Thresholds()) for desk in desks]
-        await asyncio.to_thread(live, routers[0], 9, 40)
+        await asyncio.to_thread(live, routers[0], 9, 60)
         await asyncio.gather(*(asyncio.to_thread(watch.again) for watch in watches))
         assert not any(belief["drifts"] for belief in routers[0].beliefs().values())
         await asyncio.to_thread(live, routers[0], 1, 40)
