@@ -7,7 +7,7 @@ revision = "0007"
 down_revision = "0006"
 branch_labels = None
 depends_on = None
-oldest = "0006"  # which works on until the first event: that needs a program that knows events
+oldest = "0005"  # which works on until the first event: that needs a program that knows events
 
 
 def upgrade() -> None:
