@@ -254,6 +254,7 @@ def test_the_whole_loop(client: Any) -> None:
     assert told.feedback[1].feedback.at == pytest.approx(moment.timestamp(), abs=2e-6)
     assert told.revisions == (Reward(value=1.0), Reward(value=0.75), Reward(value=1.0))
     assert client.beliefs()["small"].n >= 1
+    assert client.beliefs()["small"].drifts == ()
 
     forgotten = client.forget_user(user)
     assert (forgotten.decisions, forgotten.outcomes) == (1, 1)

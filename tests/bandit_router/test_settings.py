@@ -105,7 +105,11 @@ WRONG: list[tuple[str, Any, str]] = [
     *(("floor", bad, "") for bad in (None, -0.01, 1.01, math.nan, True, "0.1")),
     *(("features", bad, "") for bad in (None, "", 5, "a\nb")),
     *(("text", bad, "full, hash or none") for bad in (None, "", "FULL", 5, [], True)),
-    *(("sticky", bad, "true or false") for bad in (None, 1, "yes")),
+    *(
+        (name, bad, "true or false")
+        for name in ("sticky", "drift_detection")
+        for bad in (None, 1, "yes")
+    ),
     ("metrics", None, "expected an object"),
     ("metrics", [("a", Metric())], "expected an object"),
     ("metrics", {"": Metric()}, "expected 1 to 255"),
