@@ -122,9 +122,9 @@ class Lent:
         with self._connection("free") as connection:
             if connection.execute(SCHEMA).fetchall() != self._schema:
                 return False
-            connection.execute("SET session_replication_role = replica")  # no foreign keys meanwhile
-            for table in _rows(connection).keys() - self._rows.keys():
-                connection.execute(sql.SQL("DELETE FROM {}").format(sql.Identifier(table)))
+            filled = [sql.Identifier(table) for table in _rows(connection).keys() - self._rows.keys()]
+            if filled:  # truncated, so that no statistics of theirs stay behind
+                connection.execute(sql.SQL("TRUNCATE {} CASCADE").format(sql.SQL(", ").join(filled)))
             connection.execute("SELECT setval(seqrelid, seqstart, false) FROM pg_sequence")
             return _rows(connection) == self._rows
 

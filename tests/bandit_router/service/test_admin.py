@@ -110,7 +110,7 @@ def test_models_come_change_and_go(client: Client, decide: Any) -> None:
         ({"reset": 1}, "reset"),
     ):
         assert field_of(client.put(path, json=body)) == (422, param)
-    assert client.put("/v1/routers/nobody/models/x", json={}).status_code == 422
+    assert client.put("/v1/routers/nobody/models/x", json={}).status_code == 404
     assert client.delete("/v1/routers/nobody/models/x").status_code == 404
     assert client.get("/v1/routers/nobody/beliefs").status_code == 404
     assert field_of(client.put(f"/v1/routers/{'x' * 256}", json={})) == (422, "name")
