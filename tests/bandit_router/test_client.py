@@ -216,7 +216,7 @@ def test_the_whole_loop(client: Any) -> None:
     decision = client.choose(
         [{"role": "user", "content": "half a character: \ud83d"}],
         models={"small"},
-        preference=Preference(price_weight=0.1),
+        preference=Preference(price_weight=0.1, max_quality_drop=0.5),
         max_cost_usd=1.0,
         max_tokens=100,
         user=user,

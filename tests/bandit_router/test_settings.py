@@ -39,6 +39,7 @@ metrics = st.builds(
     trust=st.dictionaries(names, trusts, max_size=2),
 )
 periods = st.none() | st.timedeltas(timedelta(microseconds=1), timedelta(days=50 * 365))
+drops = st.none() | st.floats(0, 1)
 all_settings = st.builds(
     Settings,
     policy=st.builds(LinUCB, alpha=weights)
@@ -46,7 +47,9 @@ all_settings = st.builds(
     | st.builds(InverseGapWeighting, gamma=weights)
     | st.builds(EpsilonGreedy, epsilon=st.floats(0, 1))
     | st.just(Greedy()),
-    preference=st.builds(Preference, price_weight=weights, latency_weight=weights),
+    preference=st.builds(
+        Preference, price_weight=weights, latency_weight=weights, max_quality_drop=drops
+    ),
     cost_unit_usd=st.none() | st.floats(1e-9, 1e6),
     budget_usd_per_request=st.none() | st.floats(1e-9, 1e6),
     half_life=periods,
