@@ -35,6 +35,7 @@ class _Options(TableOptions):
     price_weights: tuple[float, ...]
     budget: float | None
     feedback: Literal["score", "thumbs"]
+    max_quality_drop: float | None
     scenario: Path | None
     jobs: int | None
     html: Path | None
@@ -66,6 +67,12 @@ class _Options(TableOptions):
     "--budget", type=click.FloatRange(min=0, min_open=True), metavar="USD", help="Per request."
 )
 @click.option("--feedback", type=click.Choice(["score", "thumbs"]), default="score", show_default=True)
+@click.option(
+    "--max-quality-drop",
+    type=click.FloatRange(0, 1),
+    metavar="Q",
+    help="What learning policies may promise less than the best model does.",
+)
 @click.option(
     "--scenario",
     type=EXISTING,
@@ -111,6 +118,7 @@ def _simulate(options: _Options) -> None:
             rows=options["rows"],
             features=asked_features(options),
             floor=DEFAULT_FLOOR if options["floor"] is None else options["floor"],
+            max_quality_drop=options["max_quality_drop"],
             jobs=_jobs(options, len(table)),
             progress=progress,
         )
