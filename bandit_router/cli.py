@@ -13,6 +13,7 @@ COMMANDS = {
     "demo": "Play the whole loop on a small world.",
     "serve": "Serve the router over HTTP, with many workers.",
     "simulate": "Let policies live through a full-information table.",
+    "replay": "What other policies would have earned, by the log.",
     "compare": "Our defaults beside published bandits, on the same orders.",
     "migrate": "Bring a log's schema up to date.",
     "models": "Show, add, change or retire a router's models.",

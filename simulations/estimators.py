@@ -1,7 +1,8 @@
 """What another policy would have earned: estimators of its value from a log, each a function of arrays.
 
 Letters: ``w = pi / p`` is how much likelier the policy in question is to draw the model that was drawn, ``r``
-its reward, ``q`` what a reward model foretells of it, and ``v = sum_k pi_k q_k`` what that foretells of the policy.
+its reward, ``q`` what a reward model foretells of it, and ``v = sum_k pi_k q_k`` what that foretells
+of the policy.
 docs/replay.md tells what each assumes and when it fails.
 """
 
@@ -42,8 +43,8 @@ class Estimate:
 def replay(target: Array, logged: Array, reward: Array, *, seed: int = 0) -> Estimate:
     """Rejection: keep a row with probability ``w / max(w)`` and take the mean of what is kept.
 
-    What is kept is a sample of the policy itself; with uniform logging and a policy that draws for certain these
-    are the rows in which both agree [1]_. It wastes what it rejects. `effective` is the number kept.
+    What is kept is a sample of the policy itself; with uniform logging and a policy that draws for certain
+    these are the rows in which both agree [1]_. It wastes what it rejects. `effective` is the number kept.
 
     References
     ----------
@@ -115,7 +116,7 @@ def ips(
 def clipped_ips(
     target: Array, logged: Array, reward: Array, *, clip: float = 10.0, clusters: Clusters = None
 ) -> Estimate:
-    """``mean(min(w, clip) r)``: too low by what is cut off, and steadier; the larger `clip`, the nearer to `ips`.
+    """``mean(min(w, clip) r)``: too low by what is cut off, and steadier; the larger `clip`, the nearer to IPS.
 
     References
     ----------
@@ -224,7 +225,8 @@ def switch_dr(
 
     References
     ----------
-    .. [1] Wang, Agarwal and Dudik, "Optimal and adaptive off-policy evaluation in contextual bandits", ICML 2017.
+    .. [1] Wang, Agarwal and Dudik, "Optimal and adaptive off-policy evaluation in contextual bandits",
+       ICML 2017.
     """
     ratio = ratios(target, logged, reward)
     ratio = np.where(ratio <= tau, ratio, 0.0)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from bandit_router.errors import FormatError, SettingsError
 from bandit_router.features.vectors import STOPGAP
@@ -103,7 +104,7 @@ def read(
     *,
     since: float | None = None,
     until: float | None = None,
-    dtype: DTypeLike = np.float64,
+    dtype: type[np.float32 | np.float64] = np.float64,
 ) -> Rounds:
     """Read a router's decisions of a period as arrays.
 
@@ -130,7 +131,7 @@ def read(
         n = count_rounds(connection, router, since=since, until=until)
         if not n:
             raise ValueError(f"router {router!r} decided nothing in that period")
-        reading = _Reading(n, np.dtype(dtype))
+        reading = _Reading(n, dtype)
         for part in read_parts(connection, router, since=since, until=until):
             reading.add(part)
     return reading.rounds()
@@ -141,7 +142,7 @@ class _Reading:
     """Arrays that are laid out once and filled chunk by chunk."""
 
     n: int
-    dtype: np.dtype[np.float64]
+    dtype: type[np.float32 | np.float64]
     at: int = 0
     version: str = ""
     dims: dict[str, int] = field(default_factory=dict)
@@ -149,9 +150,9 @@ class _Reading:
     versions: dict[str, int] = field(default_factory=dict)
     talks: dict[str, int] = field(default_factory=dict)
     heads: list[tuple[int, str]] = field(default_factory=list)
-    flat: dict[str, NDArray[np.float64]] = field(default_factory=dict)
-    grid: NDArray[np.float64] = field(default_factory=lambda: np.empty((4, 0, 0)))
-    x: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 0)))
+    flat: dict[str, NDArray[Any]] = field(default_factory=dict)
+    grid: NDArray[Any] = field(default_factory=lambda: np.empty((4, 0, 0)))
+    x: NDArray[Any] = field(default_factory=lambda: np.empty((0, 0)))
     id: NDArray[np.bytes_] = field(default_factory=lambda: np.empty(0, dtype="S36"))
 
     def add(self, part: Part) -> None:
@@ -177,7 +178,7 @@ class _Reading:
             self.flat[name] = np.zeros(self.n)
         self.id = np.empty(self.n, dtype="S36")
 
-    def _columns(self, part: Part) -> dict[str, NDArray[np.float64]]:
+    def _columns(self, part: Part) -> dict[str, NDArray[Any]]:
         chosen = _places(self.models, part.model)
         served = [here or there for here, there in zip(part.served, part.model, strict=True)]
         talk = [-1 if c is None else _place(self.talks, c) for c in part.conversation]
@@ -242,7 +243,10 @@ class _Reading:
         back = np.full(self.n + 1, -1)
         back[order] = np.arange(len(order))
         still = len(order) == self.n and bool((order == np.arange(self.n)).all())
-        take = (lambda a: a) if still else (lambda a: a[order])
+
+        def take(values: NDArray[Any]) -> NDArray[Any]:  # Any: of each array's own type
+            return values if still else values[order]
+
         columns = [self.models[name] for name in names]
         grid = self.grid if columns == list(range(len(names))) else self.grid[:, :, columns]
         flat = {name: take(values) for name, values in self.flat.items()}
@@ -266,7 +270,7 @@ class _Reading:
         )
 
     def _heads(self) -> Ints:
-        """The place of the decision that each row repeats; -1 (the place after the last) where it is not here."""
+        """The place of the decision that each row repeats; -1 (the place after the last) where it is missing."""
         heads = np.arange(self.n)
         if self.heads:
             rows, named = zip(*self.heads, strict=True)

@@ -6,6 +6,7 @@ times as fast as Python's own reader; whatever could be misread there goes the s
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ try:
     import pyarrow as pa
     from pyarrow import csv
 except ImportError:  # pragma: no cover # the slow way does without
-    pa = csv = None
+    pa = csv = None  # type: ignore[assignment] # asked for before each use
 
 CHUNK = 8_192  # decisions; what is held in memory at a time
 _COLUMNS = ("id", "at_us", "model", "probability", "reason", "features", "features_version")
@@ -57,7 +58,7 @@ class Candidates:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Part:
-    """Some decisions that follow each other by id, and what came of them; each sequence has one entry a decision.
+    """Some decisions that follow each other by id, and what came of them: one entry of each sequence a decision.
 
     Attributes
     ----------
@@ -103,7 +104,7 @@ def read_parts(
     until: float | None = None,
     chunk: int = CHUNK,
 ) -> Iterator[Part]:
-    """Yield a router's decisions of a period in the order of their ids, which is that of time to the millisecond.
+    """Yield a router's decisions of a period by their ids, which is the order of time to the millisecond.
 
     Parameters
     ----------
@@ -134,8 +135,7 @@ def _within(statement: Any, since: float | None, until: float | None) -> Any:  #
 
 
 def _part(connection: sa.Connection, rows: Sequence[Sequence[Any]]) -> Part:  # Any: columns
-    columns: list[Sequence[Any]] = list(zip(*rows, strict=True))
-    of = dict(zip((*_COLUMNS, *_MORE), columns, strict=True))
+    of: dict[str, Any] = dict(zip((*_COLUMNS, *_MORE), zip(*rows, strict=True), strict=True))
     rewards = _newest(connection, t.rewards, ("value", "weight"), of["id"])
     outcomes = _newest(connection, t.outcomes, ("cost_usd", "model"), of["id"])
     of["candidates"] = parse_candidates(of["candidates"])
@@ -184,13 +184,13 @@ def parse_candidates(texts: Sequence[str]) -> Candidates:
 def _parse_fast(text: bytes, row: Ints) -> Candidates:
     types = dict.fromkeys(_NUMBERS, pa.float64()) | {"name": pa.dictionary(pa.int32(), pa.string())}
     table = csv.read_csv(
-        pa.BufferReader(text),
+        io.BytesIO(text),
         read_options=csv.ReadOptions(
             column_names=["name", *_NUMBERS], block_size=2**26, use_threads=False
         ),
         convert_options=csv.ConvertOptions(column_types=types, null_values=["null", " null"]),
     ).combine_chunks()
-    names = table["name"].combine_chunks()
+    names: Any = table["name"].combine_chunks()  # Any: its types do not know of dictionaries
     names = names.chunk(0) if isinstance(names, pa.ChunkedArray) else names
     numbers = [table[name].to_numpy() for name in _NUMBERS]
     code = names.indices.to_numpy(zero_copy_only=False).astype(np.int64)

@@ -46,12 +46,13 @@ def choose_many(
 
 def _with_floor(p: Array, there: Mask, floor: float) -> Array:
     counts = np.maximum(there.sum(axis=1, keepdims=True), 1)
-    return (1.0 - floor) * p + floor * there / counts
+    mixed: Array = (1.0 - floor) * p + floor * there / counts
+    return mixed
 
 
 def _probabilities(policy: own.Policy, mean: Array, std: Array, there: Mask) -> Array:
     if isinstance(policy, own.Uniform):
-        return there / np.maximum(there.sum(axis=1, keepdims=True), 1)
+        return _best(np.where(there, 0.0, -np.inf), there)
     if isinstance(policy, own.Greedy):
         return _best(mean, there)
     if isinstance(policy, own.LinUCB):

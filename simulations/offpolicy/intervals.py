@@ -7,6 +7,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
+from scipy.optimize import brentq
+from scipy.special import logsumexp
 
 from bandit_router.values import Array
 
@@ -14,7 +16,7 @@ Interval = tuple[float, float]
 Kind = Literal["student", "bernstein", "bootstrap", "sequence"]
 ALPHA = 0.05  # how often an interval may miss
 _RESAMPLES = 1_000
-_MOST = 0.5  # of a bet: beyond it one loss costs too much
+_BETS = 0.5 ** np.arange(1, 17)  # for samples from a handful of rows to thousands of millions
 
 
 def student(terms: Array, *, alpha: float = ALPHA) -> Interval:
@@ -39,7 +41,8 @@ def bernstein(terms: Array, span: float, *, alpha: float = ALPHA) -> Interval:
 
     References
     ----------
-    .. [1] Maurer and Pontil, "Empirical Bernstein bounds and sample-variance penalization", COLT 2009, theorem 4.
+    .. [1] Maurer and Pontil, "Empirical Bernstein bounds and sample-variance penalization",
+       COLT 2009, theorem 4.
     """
     n, log = len(terms), np.log(4 / alpha)
     half = np.sqrt(2 * terms.var(ddof=1) * log / n) + 7 * span * log / (3 * (n - 1))
@@ -66,7 +69,7 @@ def bootstrap(
     means = np.empty(_RESAMPLES)
     for i in range(_RESAMPLES):
         copies = rng.poisson(1.0, len(sums))
-        means[i] = copies @ sums / max(copies @ counts, 1.0)
+        means[i] = copies @ sums / max(float(copies @ counts), 1.0)
     low, high = np.quantile(means, [alpha / 2, 1 - alpha / 2])
     return float(low), float(high)
 
@@ -75,7 +78,7 @@ def _by_cluster(terms: Array, clusters: NDArray[np.int64] | None) -> tuple[Array
     if clusters is None:
         return terms, np.ones(len(terms))
     _, at = np.unique(clusters, return_inverse=True)
-    return np.bincount(at, weights=terms), np.bincount(at).astype(np.float64)
+    return np.bincount(at, weights=terms).astype(np.float64), np.bincount(at).astype(np.float64)
 
 
 def clustered(terms: Array, clusters: NDArray[np.int64] | None, *, alpha: float = ALPHA) -> Interval:
@@ -91,14 +94,14 @@ def clustered(terms: Array, clusters: NDArray[np.int64] | None, *, alpha: float 
     return float(mean - half), float(mean + half)
 
 
-def sequence(ratio: Array, reward: Array, *, alpha: float = ALPHA, fixed: bool = False) -> Interval:
-    """Return the anytime-valid interval of ``mean(ratio * reward)``: peek after every row, stop when you like.
+def sequence(ratio: Array, reward: Array, *, alpha: float = ALPHA) -> Interval:
+    """Return the anytime-valid interval of the mean value so far: look after every row, stop when you like.
 
-    The lower end bets on ``xi = ratio * reward >= 0``, the upper on ``ratio * (1 - reward)``, whose mean is one
-    minus the value, since ratios have mean one. With predictable ``g`` in [0, 1] and bets ``l`` in [0, 1),
-    ``exp(sum l (xi - v) - (xi - g)^2 psi(l))``, ``psi(l) = -log(1 - l) - l``, is a test supermartingale at
-    ``v`` [1]_, so that no bound on ratios is needed [2]_. Valid for policies that change over time too, if each
-    goes by earlier rows only: it is the mean of their values.
+    The lower end goes by ``xi = ratio * reward >= 0``, the upper one by ``ratio * (1 - reward)``, whose mean is
+    one minus the value, since ratios have mean one; so no bound on ratios is needed [2]_. With predictable ``g``
+    in [0, 1] and ``l`` in [0, 1), ``exp(l sum(xi - v) - psi(l) sum (xi - g)^2)``, ``psi(l) = -log(1 - l) - l``,
+    is a supermartingale at the true ``v`` [1]_, whether or not ``v`` changes from row to row. A mixture over a
+    grid of ``l`` gives the bound [3]_. Valid for policies that change too, if each goes by earlier rows only.
 
     Parameters
     ----------
@@ -106,29 +109,25 @@ def sequence(ratio: Array, reward: Array, *, alpha: float = ALPHA, fixed: bool =
         In the order of time; rewards in [0, 1].
     alpha : float
         How often it may ever miss.
-    fixed : bool
-        Bet for the last row only: narrower there, and valid there (and at any row, but wide).
 
     References
     ----------
     .. [1] Waudby-Smith and Ramdas, "Estimating means of bounded random variables by betting", JRSS B 2024.
     .. [2] Waudby-Smith et al., "Anytime-valid off-policy inference for contextual bandits", 2022.
+    .. [3] Howard et al., "Time-uniform, nonparametric, nonasymptotic confidence sequences", AoS 2021.
     """
-    low = _lower(ratio * reward, alpha / 2, fixed=fixed)
-    high = 1.0 - _lower(ratio * (1.0 - reward), alpha / 2, fixed=fixed)
+    low = _lower(ratio * reward, alpha / 2)
+    high = 1.0 - _lower(ratio * (1.0 - reward), alpha / 2)
     return max(low, 0.0), min(high, 1.0)
 
 
-def _lower(xi: Array, alpha: float, *, fixed: bool) -> float:
-    """The highest lower bound that any row gave (the last row's, where it is fixed)."""
+def _lower(xi: Array, alpha: float) -> float:
+    """Where the mixture says that the mean of terms from 0 on is not lower."""
     n = np.arange(1, len(xi) + 1)
-    log = np.log(1 / alpha)
-    g = np.minimum((0.5 + np.cumsum(xi)) / (n + 1), 1.0)
-    before = np.concatenate([[0.5], g[:-1]])
-    variance = (0.25 + np.cumsum((xi - g) ** 2)) / (n + 1)
-    spread = np.concatenate([[0.25], variance[:-1]])
-    horizon = len(xi) if fixed else n * np.log1p(n)
-    bet = np.minimum(np.sqrt(2 * log / (spread * horizon)), _MOST)
-    loss = (xi - before) ** 2 * (-np.log1p(-bet) - bet)
-    bounds = (np.cumsum(bet * xi) - np.cumsum(loss) - log) / np.cumsum(bet)
-    return float(bounds[-1] if fixed else bounds.max())
+    g = np.concatenate([[0.5], np.minimum((0.5 + np.cumsum(xi)) / (n + 1), 1.0)[:-1]])
+    spent = float(((xi - g) ** 2).sum())
+    loss = (-np.log1p(-_BETS) - _BETS) * spent + np.log(len(_BETS))
+    log = float(np.log(1 / alpha))
+    enough = float(((log + loss) / _BETS).min())  # where the best bet alone is convinced
+    excess = brentq(lambda s: float(logsumexp(_BETS * s - loss)) - log, -spent, enough)
+    return float(xi.mean() - excess / len(xi))
