@@ -270,7 +270,7 @@ class _Reading:
         )
 
     def _heads(self) -> Ints:
-        """The place of the decision that each row repeats; -1 (the place after the last) where it is missing."""
+        """The place of the decision that each row repeats; the place after the last where it is missing."""
         heads = np.arange(self.n)
         if self.heads:
             rows, named = zip(*self.heads, strict=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ import click
 from rich.table import Table
 
 from bandit_router.commands.options import console, with_config
-from bandit_router.commands.simulate import WRITTEN, in_folder
+from bandit_router.commands.simulate import EXISTING, WRITTEN, in_folder
 from bandit_router.config import Config
 from bandit_router.errors import ReplayError
 
@@ -37,18 +38,33 @@ MOMENT = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"])
 @click.option("--since", type=MOMENT, help="The first moment, UTC.")
 @click.option("--until", type=MOMENT, help="The first moment that is left out, UTC.")
 @click.option("--json", "path", type=WRITTEN, callback=in_folder, help="Write the results for machines.")
+@click.option(
+    "--check",
+    "tables",
+    type=EXISTING,
+    multiple=True,
+    metavar="TABLE",
+    help="Instead: draw logs from full-information tables, and tell how often intervals hold the truth.",
+)
+@click.option("--logs", type=click.IntRange(min=2), default=200, show_default=True, help="For --check.")
 def replay(
     config: Config,
     specs: tuple[str, ...],
     since: datetime | None,
     until: datetime | None,
     path: Path | None,
+    *,
+    tables: tuple[Path, ...],
+    logs: int,
 ) -> None:
     """Say what policies would have earned on the requests of the log, with intervals, and where it cannot.
 
     Fixed policies go by what the router believed at each decision; learn:POLICY makes beliefs of its own, from
     earlier decisions only. How to read it: docs/replay.md.
     """
+    if tables:
+        _check(tables, logs, path)
+        return
     import numpy as np
 
     from bandit_router.log import EventLog
@@ -119,3 +135,20 @@ def _row(verdict: Verdict) -> list[str]:
     if verdict.low is not None and verdict.high is not None:
         gap = f"{verdict.low.low:.3f}..{verdict.high.high:.3f}"
     return [verdict.spec, *cells, paid, f"{verdict.reach.effective:,.0f}", gap]
+
+
+def _check(tables: tuple[Path, ...], logs: int, path: Path | None) -> None:
+    from simulations.offpolicy.coverage import cover, scenery_of
+    from simulations.tables import read_table
+
+    found = {table.stem: cover(scenery_of(read_table(table)), logs=logs) for table in tables}
+    shown = Table(
+        f"covered of {logs}", *(f"{name} (rmse)" for name in found), box=None, title="95 % intervals"
+    )
+    for estimator in next(iter(found.values())):
+        cells = [f"{per[estimator].covered} ({per[estimator].rmse:.4f})" for per in found.values()]
+        shown.add_row(estimator, *cells)
+    console().print(shown)
+    if path is not None:
+        plain = {name: {e: asdict(c) for e, c in per.items()} for name, per in found.items()}
+        path.write_text(json.dumps(plain, indent=1) + "\n")

@@ -58,7 +58,7 @@ class Candidates:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Part:
-    """Some decisions that follow each other by id, and what came of them: one entry of each sequence a decision.
+    """Some decisions that follow each other by id, and what came of them: one entry for each.
 
     Attributes
     ----------

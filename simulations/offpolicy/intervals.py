@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 from scipy.optimize import brentq
-from scipy.special import logsumexp
 
 from bandit_router.values import Array
 
@@ -97,11 +96,12 @@ def clustered(terms: Array, clusters: NDArray[np.int64] | None, *, alpha: float 
 def sequence(ratio: Array, reward: Array, *, alpha: float = ALPHA) -> Interval:
     """Return the anytime-valid interval of the mean value so far: look after every row, stop when you like.
 
-    The lower end goes by ``xi = ratio * reward >= 0``, the upper one by ``ratio * (1 - reward)``, whose mean is
-    one minus the value, since ratios have mean one; so no bound on ratios is needed [2]_. With predictable ``g``
-    in [0, 1] and ``l`` in [0, 1), ``exp(l sum(xi - v) - psi(l) sum (xi - g)^2)``, ``psi(l) = -log(1 - l) - l``,
-    is a supermartingale at the true ``v`` [1]_, whether or not ``v`` changes from row to row. A mixture over a
-    grid of ``l`` gives the bound [3]_. Valid for policies that change too, if each goes by earlier rows only.
+    The lower end goes by ``xi = ratio * reward >= 0``, the upper one by ``ratio * (1 - reward)``, whose mean
+    is one minus the value, since ratios have mean one; so no bound on ratios is needed [2]_. With predictable
+    ``g`` in [0, 1] and ``l`` in [0, 1), ``exp(l sum(xi - v) - psi(l) sum (xi - g)^2)`` with
+    ``psi(l) = -log(1 - l) - l`` is a supermartingale at the true ``v`` [1]_, whether or not ``v`` changes from
+    row to row. A mixture over a grid of ``l`` gives the bound [3]_. Valid for policies that change too, if each
+    goes by earlier rows only.
 
     Parameters
     ----------
@@ -129,5 +129,5 @@ def _lower(xi: Array, alpha: float) -> float:
     loss = (-np.log1p(-_BETS) - _BETS) * spent + np.log(len(_BETS))
     log = float(np.log(1 / alpha))
     enough = float(((log + loss) / _BETS).min())  # where the best bet alone is convinced
-    excess = brentq(lambda s: float(logsumexp(_BETS * s - loss)) - log, -spent, enough)
+    excess = brentq(lambda s: float(np.logaddexp.reduce(_BETS * s - loss)) - log, -spent, enough)
     return float(xi.mean() - excess / len(xi))
