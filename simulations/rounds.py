@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,7 @@ from simulations.offpolicy.batches import choose_many
 
 DRAWN = ("exploit", "explore")  # reasons of decisions that a policy drew
 REASONS = ("exploit", "explore", "sticky", "only", "rule", "fallback", "degraded")
+_REASON = {reason: place for place, reason in enumerate(REASONS)}
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
@@ -187,7 +188,7 @@ class _Reading:
             **{name: getattr(part, name) for name in ("at_us", "probability", "reward", "weight")},
             "cost_usd": part.cost_usd,
             "chosen": chosen,
-            "reason": np.array([REASONS.index(reason) for reason in part.reason]),
+            "reason": np.array([_REASON[reason] for reason in part.reason]),
             "version": _places(self.versions, part.features_version),
             "moved": _places(self.models, served) != chosen,
             "cluster": np.where(np.array(talk) < 0, single, talk),
@@ -284,6 +285,7 @@ def _place(places: dict[str, int], name: str) -> int:
     return places.setdefault(name, len(places))
 
 
-def _places(places: dict[str, int], names: Iterable[str]) -> Ints:
-    found: Sequence[int] = [_place(places, name) for name in names]
-    return np.array(found, dtype=np.int64)
+def _places(places: dict[str, int], names: Sequence[str]) -> Ints:
+    for name in dict.fromkeys(names):
+        _place(places, name)
+    return np.array([places[name] for name in names], dtype=np.int64)

@@ -167,15 +167,20 @@ def reach(draws: Draws, target: Array, rows: NDArray[np.bool_]) -> Reach:
     ratio = (draws.of_chosen(target) / draws.logged)[rows]
     if len(ratio) < 2:
         return Reach(overlap=0, agreeing=0, mean_weight=0, z=np.nan, most=0, largest=0, effective=0)
-    held = np.where(draws.eligible, target, 0.0).sum(axis=1)[rows]
-    possible = np.divide(target, draws.probabilities, out=np.zeros_like(target), where=draws.eligible)
+    held = np.einsum("nk,nk->n", target, draws.eligible)[rows]
     error = ratio.std(ddof=1) / np.sqrt(len(ratio))
     return Reach(
         overlap=float(held.mean()),
         agreeing=float((ratio > 0).mean()),
         mean_weight=float(ratio.mean()),
         z=float((ratio.mean() - 1) / error) if error > 1e-12 else 0.0,
-        most=float(possible[rows].max()),
+        most=max(_most(p, q, rows) for p, q in zip(target.T, draws.probabilities.T, strict=True)),
         largest=float(ratio.max()),
         effective=effective_size(ratio),
     )
+
+
+def _most(target: Array, logged: Array, rows: NDArray[np.bool_]) -> float:
+    """The largest ratio of one model's probabilities, of shape (n,) each, where it could be drawn."""
+    there = rows & (logged > 0)
+    return float((target[there] / logged[there]).max(initial=0.0))

@@ -52,6 +52,8 @@ class Draws:
         Decisions behind these draws.
     left_out : dict of str to int
         Decisions that say nothing, by a sentence that says why.
+    talks : bool
+        Whether some rows share a conversation.
     """
 
     models: tuple[str, ...]
@@ -67,6 +69,7 @@ class Draws:
     cluster: Ints
     turns: int
     left_out: Mapping[str, int]
+    talks: bool = False
 
     def __len__(self) -> int:
         return len(self.chosen)
@@ -117,6 +120,7 @@ def draws_of(rounds: Rounds) -> Draws:
         reward=_mean_of_turns(rounds.reward, rounds.head, turns)[heads],
         paid_usd=_mean_of_turns(rounds.paid_usd, rounds.head, turns)[heads],
         turns=len(turns),
+        talks=len(np.unique(rounds.cluster[heads])) < len(heads),
         left_out=left_out,
         **{name: take(getattr(rounds, name)) for name in ("x", "at", "chosen", "cluster")},
         **{name: take(getattr(rounds, name)) for name in ("probabilities", "mean", "std")},

@@ -66,7 +66,7 @@ def bounds(
     .. [1] Manski, "Nonparametric bounds on treatment effects", American Economic Review 80 (1990).
     """
     worst, best = (np.where(draws.heard, draws.reward, fill)[rows] for fill in (0.0, 1.0))
-    cluster = draws.cluster[rows]
+    cluster = draws.cluster[rows] if draws.talks else None
     return (
         ips(target[rows], logged[rows], worst, clusters=cluster),
         ips(target[rows], logged[rows], best, clusters=cluster),

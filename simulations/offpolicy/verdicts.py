@@ -24,7 +24,7 @@ from simulations.rounds import Rounds
 
 ENOUGH = 30.0  # effective rows below which no value is told
 SWEEP = (1.0, 3.0, 10.0, 30.0, 100.0)  # of clip and tau; lambda is their square
-_BOOTSTRAP = 100_000  # rows up to which the bootstrap is cheap
+_BOOTSTRAP = 10_000  # rows up to which the bootstrap takes less than a second; beyond, it says no more
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,7 +171,7 @@ class _Sample:
     reward: Array
     q: Array
     v: Array
-    clusters: NDArray[np.int64]
+    clusters: est.Clusters
     most: float
 
     @property
@@ -198,8 +198,8 @@ def _verdict(draws: Draws, target: Target, responses: Array, foretold: Array, se
         logged=np.where(heard, draws.logged * responses, 1.0)[rows],
         reward=np.nan_to_num(draws.reward)[rows],
         q=draws.of_chosen(foretold)[rows],
-        v=(p * foretold).sum(axis=1)[rows],
-        clusters=draws.cluster[rows],
+        v=np.einsum("nk,nk->n", p, foretold)[rows],
+        clusters=draws.cluster[rows] if draws.talks else None,
         most=found.most / float(responses[rows].min()),
     )
     missing = not heard[rows].all()
@@ -243,7 +243,7 @@ def _estimates(s: _Sample, seed: int) -> dict[str, Estimate]:
     if s.reward.min() >= 0 and s.reward.max() <= 1:
         found["ips (sequence)"] = est.ips(*s.weighed, interval="sequence")
         found["dr (sequence)"] = est.dr(*s.foretold, interval="sequence", most=s.most)
-    if len(c) <= _BOOTSTRAP:
+    if len(s.reward) <= _BOOTSTRAP:
         found["ips (bootstrap)"] = est.ips(*s.weighed, interval="bootstrap", clusters=c)
         found["dr (bootstrap)"] = est.dr(*s.foretold, interval="bootstrap", clusters=c)
     return found
