@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 from rich.table import Table
+from rich.text import Text
 
 from bandit_router.commands.options import console, with_config
 from bandit_router.commands.simulate import EXISTING, WRITTEN, in_folder
@@ -108,7 +109,7 @@ def _show(found: Verdicts) -> None:
     terminal.print(_table(found))
     for verdict in found.policies:
         if verdict.refusal:
-            terminal.print(f"{verdict.spec}: refused: {verdict.refusal}")
+            terminal.print(Text(f"{verdict.spec}: refused: {verdict.refusal}"))  # no emoji of ":a:"
     if found.heard < found.draws:
         terminal.print(
             "Missing rewards: values are weighed up to all draws as if rewards were missing by prompt and "
@@ -126,7 +127,7 @@ def _table(found: Verdicts) -> Table:
     return table
 
 
-def _row(verdict: Verdict) -> list[str]:
+def _row(verdict: Verdict) -> list[str | Text]:
     names = ("ips", "snips", "dr", "ips (sequence)")
     known = [verdict.estimates.get(name) for name in names]
     cells = ["-" if e is None else f"{e.value:.4f} [{e.low:.4f}, {e.high:.4f}]" for e in known]
@@ -134,7 +135,7 @@ def _row(verdict: Verdict) -> list[str]:
     gap = "-"
     if verdict.low is not None and verdict.high is not None:
         gap = f"{verdict.low.low:.3f}..{verdict.high.high:.3f}"
-    return [verdict.spec, *cells, paid, f"{verdict.reach.effective:,.0f}", gap]
+    return [Text(verdict.spec), *cells, paid, f"{verdict.reach.effective:,.0f}", gap]
 
 
 def _check(tables: tuple[Path, ...], logs: int, path: Path | None) -> None:

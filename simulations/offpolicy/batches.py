@@ -11,7 +11,7 @@ from bandit_router.values import Array
 
 Mask = NDArray[np.bool_]
 BLOCK = 16_384  # rows at a time
-_CELLS = 2**20  # numbers in one array of a quadrature
+_CELLS = 2**17  # numbers in one array of a quadrature: what a cache holds
 
 
 def choose_many(
