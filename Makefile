@@ -10,6 +10,7 @@ DATA ?= data
 ORDERS ?= 10
 TABLES ?= zeroeval:medium8 mmlu_pro:medium6 paretobandit:all llmrouter:all routellm:all
 TESTING := -n 3 --dist worksteal
+unexport PYTHONDONTWRITEBYTECODE # tests start hundreds of processes, which read what was compiled once
 
 .PHONY: run test lint format types floors tests coverage stream compare chaos chaos-seeds mutants clean help
 

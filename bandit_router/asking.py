@@ -94,6 +94,8 @@ def hash_of(request: Request) -> str:
     """What a repeated idempotency key must repeat too."""
     preference = request.preference
     weights = None if preference is None else [preference.price_weight, preference.latency_weight]
+    if preference is not None and preference.max_quality_drop is not None:
+        weights = [*(weights or ()), preference.max_quality_drop]
     limits = [sorted(request.models or ()), request.max_cost_usd, request.max_tokens]
     features = None if request.features is None else request.features.tolist()
     who = [request.user, request.conversation, dict(request.tags)]

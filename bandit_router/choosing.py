@@ -10,7 +10,7 @@ from bandit_router.errors import NoEligibleModelError
 from bandit_router.events import Candidate, Model, Reason
 from bandit_router.pacing import Mask, Pacer
 from bandit_router.policies import Policy, with_floor, with_shares
-from bandit_router.preference import within_cap
+from bandit_router.preference import Preference, within_cap, within_drop
 from bandit_router.request import Request
 from bandit_router.values import Array
 
@@ -50,6 +50,10 @@ class Offer:
             utility=self.utility[mask],
         )
 
+    def worth(self, left: Mask) -> Array:
+        """Return the utility of the models that are left, and -inf of others, of shape (K,)."""
+        return np.where(left, self.utility, -np.inf)
+
     def candidates(self, p: Array) -> tuple[Candidate, ...]:
         """Return what is logged of each model."""
         columns = (p, self.mean, self.std, self.cost_usd, self.latency_s)
@@ -87,6 +91,30 @@ def eligible(offer: Offer, request: Request) -> Mask:
             f"{(listed & roomy).sum()} with room for the prompt, {left.sum()} within the cap on cost"
         )
     return left
+
+
+def good_enough(offer: Offer, left: Mask, preference: Preference, pacer: Pacer | None) -> Mask:
+    """Return which of the eligible models a quality floor leaves, of shape (K,).
+
+    It wins over a budget as long as the purse can pay any that it leaves; if it can pay none, the budget
+    wins: all eligible models are left.
+
+    Parameters
+    ----------
+    offer : Offer
+    left : ndarray of bool of shape (K,)
+        The eligible models; the best of them is what others are measured by.
+    preference : Preference
+    pacer : Pacer, optional
+        Keeps the budget, where there is one.
+    """
+    if preference.max_quality_drop is None:
+        return left
+    good = left.copy()
+    good[left] = within_drop(offer.mean[left], offer.std[left], preference.max_quality_drop)
+    if pacer is not None and not (good & pacer.can_pay(offer.cost_usd)).any():
+        return left
+    return good
 
 
 def weigh(policy: Policy, offer: Offer, *, floor: float, pacer: Pacer | None) -> Array:

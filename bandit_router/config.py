@@ -16,6 +16,7 @@ Flags win over ``BANDIT_ROUTER_*`` variables, they over the file, it over defaul
     features = "openai:model=text-embedding-3-small,dim=64"  # by default "hashed"
     [settings.preference]
     price_weight = 0.3
+    max_quality_drop = 0.02    # below the best model's predicted quality
 
     [service]                  # as `Service`
     port = 8080

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bandit_router.choosing import Offer, eligible, reason_for, weigh
+from bandit_router.choosing import Offer, eligible, good_enough, reason_for, weigh
 from bandit_router.embeddings import EmbeddedFeatures
 from bandit_router.errors import EmbeddingsUnavailableError, NoEligibleModelError, UnknownModelError
 from bandit_router.events import Decision, new_id
@@ -20,6 +20,7 @@ from bandit_router.log.deciding import Turn
 from bandit_router.pacing import Mask
 from bandit_router.policies import draw
 from bandit_router.predictions import Predictions
+from bandit_router.preference import Preference
 from bandit_router.prompt import Prompt
 from bandit_router.purse import Purse
 from bandit_router.request import Request
@@ -150,11 +151,17 @@ class Decider:
         left = eligible(everything, request)
         if turn is not None and not _may_serve(turn, everything, left):
             turn = None
-        if turn is not None:
-            left = left & np.array([model.name == turn.model for model in everything.models])
-        offer = everything.only(left)
         with self._lock:
-            pacer = self._purse.record(view, everything, left, self._learner.bills)
+            pacer = self._purse.pacer(view, everything, self._learner.bills)
+            if turn is None:
+                left = good_enough(everything, left, _preference(request, view), pacer)
+            else:
+                left = left & np.array([model.name == turn.model for model in everything.models])
+            offer = everything.only(left)
+            if pacer is not None:
+                pacer.record(
+                    settings.policy, everything.worth(left), everything.std, everything.cost_usd
+                )
             p = weigh(settings.policy, offer, floor=settings.floor, pacer=pacer)
         k, at = draw(p, self._rng.random()), round(self._clock(), 6)
         return Decision(
@@ -199,8 +206,7 @@ class Decider:
             forecast = view.predictions.forecast(
                 models, request.prompt.input_tokens, x=x, max_tokens=request.max_tokens
             )
-        preference = request.preference or view.registration.settings.preference
-        mean, std = mean[at], std[at]
+        preference, mean, std = _preference(request, view), mean[at], std[at]
         return Offer(
             models=models,
             mean=mean,
@@ -214,7 +220,7 @@ class Decider:
     def _cost_unit(self, view: View, request: Request) -> float | None:
         """The dollars that a price weight is per: as set, else the dearest typical request [USD]."""
         settings = view.registration.settings
-        weighted = (request.preference or settings.preference).price_weight > 0
+        weighted = _preference(request, view).price_weight > 0
         if settings.cost_unit_usd is not None or not weighted or not view.registration.models:
             return settings.cost_unit_usd
         # By list prices alone, so that all workers set the same, whatever they have heard so far.
@@ -258,6 +264,10 @@ class Decider:
         if cost_usd is not None:
             with self._lock:
                 self._purse.settle(decision_id, cost_usd)
+
+
+def _preference(request: Request, view: View) -> Preference:
+    return request.preference or view.registration.settings.preference
 
 
 def _may_serve(turn: Turn, offer: Offer, left: Mask) -> bool:

@@ -1,4 +1,4 @@
-"""Has a model changed? Its surprises say so, and since when.
+"""Has a model changed? Its surprises say so, and since when; what is known of it then counts less.
 
 A surprise is a reward less what was promised, in standard deviations of what could be expected; where nothing
 changes, surprises have mean 0 and variance 1 whatever the prompt. A change shortens the memory of that model
@@ -9,10 +9,13 @@ learnt fades, until it has been tried often enough again, so that one that fell 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 
-from bandit_router.values import Array
+from bandit_router.values import Array, utc
 
 THRESHOLD = 5.0  # standard errors; alarms are rare where nothing changes, and cost little
 LEAST = 15  # surprises that make a change: fewer are luck, where rewards are mostly 1 and seldom 0
@@ -21,6 +24,82 @@ LIMIT = 3.0  # standard deviations that one surprise may count for
 KEEP = 0.1  # of the evidence from before a change: a hint, no more
 FADING = 100  # rounds in which the evidence of an unsettled model counts half
 SETTLED = 200  # rewards after a change until a model is trusted again
+LEARNT = 50  # rewards of a model that nobody knew: what was promised of them was a guess
+FADINGS = 10  # times that an unsettled model fades: a thousandth is left, which outweighs nothing
+
+Marks = tuple[tuple[float, float], ...]  # (at, factor) of one model's changes, the earliest first
+Origin = Literal["host", "surprise", "unsettled"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drift:
+    """A model has changed: a fact of the log.
+
+    Attributes
+    ----------
+    at : float
+        What was learnt from decisions made before this moment [s since 1970] counts less.
+    factor : float
+        It is multiplied by this, in (0, 1].
+    origin : {"host", "surprise", "unsettled"}
+        Who says so: somebody, its surprises, or that it was not tried often enough since they did.
+    why : str, optional
+        In words.
+    created : float
+        When it was recorded [s since 1970].
+    """
+
+    model: str
+    at: float
+    factor: float
+    origin: Origin = "host"
+    why: str | None = None
+    created: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:  # Any: of each field's own type
+        """Return plain values, moments as RFC 3339 has them."""
+        return {
+            "at": utc(self.at).isoformat(),
+            "factor": self.factor,
+            "origin": self.origin,
+            "why": self.why,
+            "created": utc(self.created).isoformat(),
+        }
+
+
+def marks_of(drifts: Iterable[Drift]) -> dict[str, Marks]:
+    """Return the moments and factors of each model's changes, the earliest first."""
+    marks: dict[str, Marks] = {}
+    for drift in sorted(drifts, key=lambda drift: drift.at):
+        marks[drift.model] = (*marks.get(drift.model, ()), (drift.at, drift.factor))
+    return marks
+
+
+def share(marks: Marks, at: float) -> float:
+    """Return what a contribution to a decision made at a moment [s] is multiplied by.
+
+    Examples
+    --------
+    >>> marks = ((10.0, 0.5), (20.0, 0.1))
+    >>> [share(marks, at) for at in (9.0, 10.0, 20.0)]
+    [0.05, 0.1, 1.0]
+    """
+    return math.prod((factor for moment, factor in marks if moment > at), start=1.0)
+
+
+def earlier(marks: Marks, moment: float) -> Marks:
+    """Return the changes before a moment [s]."""
+    return tuple(mark for mark in marks if mark[0] < moment)
+
+
+def later(marks: Marks, moment: float) -> Marks:
+    """Return the changes at a moment [s], or after it."""
+    return tuple(mark for mark in marks if mark[0] >= moment)
+
+
+def factor_of(marks: Marks) -> float:
+    """Return what all of them make together."""
+    return math.prod((factor for _, factor in marks), start=1.0)
 
 
 class Surprises:
@@ -77,6 +156,22 @@ class Surprises:
         self._values[:] = 0.0
         self._seen = 0
         return since
+
+
+def changed_at(surprises: Sequence[float]) -> int | None:
+    """Return where a change began: the place of the first surprise after it; None where there was none.
+
+    Examples
+    --------
+    >>> changed_at([0.5, -0.5] * 50), changed_at([0.0] * 100 + [-1.3] * 20)
+    (None, 100)
+    """
+    seen = Surprises()
+    for place, one in enumerate(surprises):
+        since = seen.add(one)
+        if since:
+            return place + 1 - since
+    return None
 
 
 def surprise(reward: float, mean: float, std: float, *, noise: float, weight: float = 1.0) -> float:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.linalg import blas
@@ -92,6 +92,15 @@ class Observation:
             weight=self.weight - old.weight,
             weighted_reward=self.weighted_reward - old.weighted_reward,
             weighted_square=self.weighted_square - old.weighted_square,
+        )
+
+    def scaled(self, factor: float) -> Observation:
+        """Return what counts `factor` times as much."""
+        return replace(
+            self,
+            weight=factor * self.weight,
+            weighted_reward=factor * self.weighted_reward,
+            weighted_square=factor * self.weighted_square,
         )
 
     def __neg__(self) -> Observation:

@@ -45,6 +45,7 @@ class SettingsArguments(TypedDict, total=False):
     sticky: bool
     metrics: Mapping[str, Metric]
     rater_limit: float | None
+    drift_detection: bool
 
 
 def register(

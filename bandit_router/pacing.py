@@ -90,6 +90,10 @@ class Pacer:
         """
         return np.asarray(cost_usd <= max(self.purse_usd, COVERED * self.budget_usd, cost_usd.min()))
 
+    def can_pay(self, cost_usd: Array) -> Mask:
+        """Return which models can be paid without end: out of the purse, or for a budget each."""
+        return np.asarray(cost_usd <= max(self.purse_usd, self.budget_usd))
+
     def record(self, policy: Policy, utility: Array, std: Array, cost_usd: Array) -> None:
         """Take a request into the window; the utility of a model that is not eligible is -inf.
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 
-import numpy as np
-
 from bandit_router.choosing import Offer
 from bandit_router.log.folding import Bill
-from bandit_router.pacing import Mask, Pacer
+from bandit_router.pacing import Pacer
 from bandit_router.view import Spent, View
 
 CHARGES = 100_000  # decisions of this worker that wait to hear what they cost
@@ -28,15 +26,13 @@ class Purse:
         self._models: tuple[str, ...] = ()
         self._charges: OrderedDict[str, float] = OrderedDict()
 
-    def record(self, view: View, everything: Offer, left: Mask, bills: deque[Bill]) -> Pacer | None:
-        """Take a request into the window of recent ones; return the pacer, if there is a budget.
+    def pacer(self, view: View, everything: Offer, bills: deque[Bill]) -> Pacer | None:
+        """Return the pacer, if there is a budget, with all that was heard until now.
 
         Parameters
         ----------
         view : View
         everything : Offer
-        left : ndarray of bool of shape (K,)
-            The models that are eligible.
         bills : deque of Bill
             What was heard since of what requests cost; emptied.
         """
@@ -49,8 +45,6 @@ class Purse:
         pacer = self._open(view, settings.budget_usd_per_request, models)
         while bills:
             self._hear(pacer, bills.popleft(), view.spent)
-        utility = np.where(left, everything.utility, -np.inf)
-        pacer.record(settings.policy, utility, everything.std, everything.cost_usd)
         return pacer
 
     def _open(self, view: View, budget_usd: float, models: tuple[str, ...]) -> Pacer:

@@ -13,12 +13,14 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import replace
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
 
 from sqlalchemy import Connection
 
+from bandit_router import noticing
 from bandit_router.asking import (
     ChooseArguments,
     FeedbackArguments,
@@ -29,6 +31,7 @@ from bandit_router.asking import (
     read_word,
 )
 from bandit_router.decider import Seen
+from bandit_router.drift import KEEP, Drift
 from bandit_router.embeddings import EmbeddedFeatures
 from bandit_router.errors import (
     BanditRouterError,
@@ -71,7 +74,7 @@ from bandit_router.rewards import Channel
 from bandit_router.rewriting import erase_archived
 from bandit_router.settings import Settings
 from bandit_router.store import PosteriorStore, open_store
-from bandit_router.values import check_count, check_name, clean_text, utc
+from bandit_router.values import check_count, check_name, check_time, check_unit, clean_text, utc
 from bandit_router.view import Extractors
 from bandit_router.worker import Plan, Worker
 
@@ -681,6 +684,68 @@ class Router:
         worker = self._here()
         return rebuild(worker.log, worker.learner, features, textless=textless, now=worker.plan.clock())
 
+    def record_drift(
+        self,
+        model: str,
+        *,
+        factor: float = KEEP,
+        at: datetime | float | str | None = None,
+        why: str | None = None,
+    ) -> Drift:
+        """Write down that a model has changed: what was learnt of it before counts less, on every worker.
+
+        What is said later about decisions of before counts less too. It folds the beliefs again.
+
+        Parameters
+        ----------
+        model : str
+            Of this router; it may be retired.
+        factor : float
+            What earlier evidence is multiplied by, in (0, 1].
+        at : datetime, float or str, optional
+            When it changed (seconds since 1970, or RFC 3339); by default now.
+        why : str, optional
+            In words.
+
+        Raises
+        ------
+        UnknownModelError
+            No such model.
+        ConflictError
+            A change of this model at that moment is known.
+        ValueError
+            A factor out of range, or a moment in the future.
+        ArchiveError
+            The moment lies within archived decisions whose files are out of reach.
+        """
+        check_name("model", model)
+        worker = self._here()
+        now = round(worker.plan.clock(), 6)
+        drift = Drift(
+            model=model,
+            at=check_time("at", at, now),
+            factor=check_unit("factor", factor),
+            why=None if why is None else clean_text("why", why, 1_000),
+            created=now,
+        )
+        if drift.factor == 0:
+            raise ValueError("factor: expected a number above 0; put_model(reset=True) forgets all")
+        if drift.at > now:
+            raise ValueError(f"at: expected no moment in the future, got {utc(drift.at).isoformat()}")
+        recorded = noticing.record(worker.log, worker.learner, drift)
+        assert recorded is not None
+        return recorded
+
+    def find_drift(self) -> list[Drift]:
+        """Look in the newest rewards for models that have changed; record the changes, and return them.
+
+        Rewards are compared with what was promised (`drift.Surprises`). A model that changed fades, until it
+        has been tried often enough again, so that one that fell out of favour is tried again. Call it now and
+        then; the service does. Of two who look at once one records what is found.
+        """
+        worker = self._here()
+        return noticing.find(worker.log, worker.learner, now=round(worker.plan.clock(), 6))
+
     def answers(self, *, newest: int = 20_000) -> list[Answer]:
         """Return the newest answers that somebody said something about, with all that is said at present."""
         worker, most = self._here(), check_count("newest", newest)
@@ -825,7 +890,8 @@ class Router:
         dict
             Per model: ``n`` (observations, faded by the half-life), ``mean_reward`` of them (None without
             any), ``prior`` (what was believed before, and ``power``: what each observation of `put_prior`
-            counts by now), ``last_change`` (RFC 3339 or None), ``retired``.
+            counts by now), ``last_change`` (RFC 3339 or None), ``retired``, ``drifts`` (the changes that
+            were recorded of it, the earliest first).
         """
         worker = self._here()
         worker.learner.take_up()
@@ -833,6 +899,10 @@ class Router:
         changed = worker.log.read(lambda c: last_changes(c, worker.plan.router))
         known = worker.learner.view.registration
         retired = {model.name for model in known.retired}
+        drifts: dict[str, list[dict[str, Any]]] = {}
+        for drift in known.drifts:
+            drifts.setdefault(drift.model, []).append(drift.to_json())
+            changed[drift.model] = max(drift.created, changed.get(drift.model, 0.0))
         sums, prior = worker.learner.summary(now)
         return {
             model: {
@@ -841,6 +911,7 @@ class Router:
                 "prior": prior,
                 "last_change": utc(changed[model]).isoformat() if model in changed else None,
                 "retired": model in retired,
+                "drifts": drifts.get(model, []),
             }
             for model, (n, mean) in sums.items()
             if model in known.known or n > 0

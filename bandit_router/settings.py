@@ -51,6 +51,8 @@ class Settings:
         Kinds of feedback; the built-in ones are always there.
     rater_limit : float, optional
         What the words of one source may count for at a time [observations], `Allowance`; None is any amount.
+    drift_detection : bool
+        Whether the service looks for models that have changed (`Router.find_drift`).
     budget_since : float, optional
         When the budget was set [s since 1970]; kept by the router itself.
 
@@ -72,6 +74,7 @@ class Settings:
     sticky: bool = True
     metrics: Mapping[str, Metric] = field(default_factory=dict)
     rater_limit: float | None = RATER_LIMIT
+    drift_detection: bool = True
     budget_since: float | None = None
 
     def __post_init__(self) -> None:
@@ -114,8 +117,10 @@ class Settings:
         check_name("features", self.features)
         if self.text not in ("full", "hash", "none"):
             raise SettingsError(f"text: expected full, hash or none, got {self.text!r}")
-        if not isinstance(self.sticky, bool):
-            raise SettingsError(f"sticky: expected true or false, got {self.sticky!r}")
+        for name in ("sticky", "drift_detection"):
+            value = getattr(self, name)
+            if not isinstance(value, bool):
+                raise SettingsError(f"{name}: expected true or false, got {value!r}")
         if not isinstance(self.metrics, Mapping):
             raise SettingsError(f"metrics: expected an object, got {self.metrics!r}")
         for name, metric in self.metrics.items():
@@ -161,6 +166,7 @@ class Settings:
             "sticky": self.sticky,
             "metrics": {name: _metric_to_json(metric) for name, metric in own.items()},
             "rater_limit": self.rater_limit,
+            "drift_detection": self.drift_detection,
             "budget_since": self.budget_since,
         }
 
@@ -329,5 +335,6 @@ _READERS: dict[str, tuple[str, Callable[[object], object]]] = {
     "text": ("text", _same),
     "sticky": ("sticky", _same),
     "rater_limit": ("rater_limit", _same),
+    "drift_detection": ("drift_detection", _same),
     "budget_since": ("budget_since", _same),
 }

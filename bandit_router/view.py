@@ -9,6 +9,7 @@ from functools import partial
 
 import sqlalchemy as sa
 
+from bandit_router.drift import marks_of
 from bandit_router.embeddings import EmbeddedFeatures, artefact_of, extractor_from_spec
 from bandit_router.errors import LogUnavailableError, SettingsError
 from bandit_router.evidence import Evidence
@@ -85,6 +86,7 @@ def lens_of(registration: Registration, features: FeatureExtractor) -> Lens:
         features_version=features.version,
         half_life_s=registration.settings.half_life_s,
         born=registration.born,
+        drifts=marks_of(registration.drifts),
     )
 
 

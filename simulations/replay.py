@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from bandit_router.choosing import Offer, weigh
+from bandit_router.choosing import Offer, good_enough, weigh
 from bandit_router.evidence import Evidence, Observation
 from bandit_router.pacing import Pacer
 from bandit_router.policies import DEFAULT_FLOOR, Policy, draw
@@ -81,6 +81,8 @@ class Scene:
         Mean cost per request to be kept [USD].
     floor : float
         Probability that explores, over all models together.
+    max_quality_drop : float, optional
+        Below the predicted quality of the best model, that any model may promise.
     warmth : Warmth, optional
         What is known before round one.
     stream : Stream, optional
@@ -94,6 +96,7 @@ class Scene:
     price_weight: float = 0.0
     budget_usd: float | None = None
     floor: float = DEFAULT_FLOOR
+    max_quality_drop: float | None = None
     warmth: Warmth | None = None
     stream: Stream | None = None
 
@@ -240,7 +243,9 @@ class Bandit:
         known = None if scene.warmth is None else scene.warmth.evidence
         self.mind = Mind(Beliefs(self.names, scene.features.shape[1], known=known))
         self.beliefs = self.mind.beliefs
-        self.preference = Preference(price_weight=scene.price_weight)
+        self.preference = Preference(
+            price_weight=scene.price_weight, max_quality_drop=scene.max_quality_drop
+        )
         self.unit_usd = scene.table.cost_unit_usd
         budget = scene.budget_usd
         self.pacer = None if budget is None else Pacer(budget, len(self.names))
@@ -249,11 +254,11 @@ class Bandit:
 
     def choose(self, row: int) -> Array:
         """As `Player.choose`."""
-        offer, there = self._offer(row), self.scene.available[row]
+        offer = self._offer(row)
+        there = good_enough(offer, self.scene.available[row], self.preference, self.pacer)
         self._predicted_usd = offer.cost_usd
         if self.pacer is not None:
-            utility = np.where(there, offer.utility, -np.inf)
-            self.pacer.record(self.policy, utility, offer.std, offer.cost_usd)
+            self.pacer.record(self.policy, offer.worth(there), offer.std, offer.cost_usd)
         p = np.zeros(len(there))
         p[there] = weigh(self.policy, offer.only(there), floor=self.scene.floor, pacer=self.pacer)
         return p

@@ -36,6 +36,7 @@ def simulate(
     rows: int | None = None,
     features: FeatureExtractor | None = None,
     floor: float = DEFAULT_FLOOR,
+    max_quality_drop: float | None = None,
     jobs: int = 1,
     progress: Progress | None = None,
     maker: Maker = player_from_spec,
@@ -71,6 +72,8 @@ def simulate(
         Default `HashedFeatures`.
     floor : float
         Probability that a learning policy explores with, over all models together.
+    max_quality_drop : float, optional
+        What a learning policy may promise less than the best model does, as `Preference` has it.
     jobs : int
         Processes; -1 is one per core. The results are the same.
     progress : callable, optional
@@ -90,6 +93,8 @@ def simulate(
     """
     table, world = (table.table, table) if isinstance(table, World) else (table, None)
     specs = list(dict.fromkeys(spec.strip() for spec in specs))
+    if max_quality_drop is not None:
+        check_unit("max_quality_drop", max_quality_drop)
     weights = list(dict.fromkeys(check_amount("price weight", w) for w in price_weights))
     _check(table, specs, seeds, weights, budget_usd, feedback, rows, jobs, floor)
     if world is not None and feedback != "score":
@@ -105,7 +110,9 @@ def simulate(
             world=world,
             maker=maker,
         )
-        for scene in (replace(stage, price_weight=weight) for weight in weights)
+        for scene in (
+            replace(stage, price_weight=weight, max_quality_drop=max_quality_drop) for weight in weights
+        )
         for spec in specs
         for seed in range(first_seed, first_seed + seeds)
     ]

@@ -24,17 +24,30 @@ def hear(router: Router, n: int) -> list[bool]:
     return applied
 
 
-def demand_fold(*routers: Router) -> None:
-    """The beliefs of all workers are the fold of the log."""
+def demand_fold(*routers: Router, within_s: float = BACK_S) -> None:
+    """The beliefs of all workers are, or soon become, the fold of the log."""
+    deadline = time.monotonic() + within_s
     for router in routers:
-        worker = router._worker
-        lens, held = worker.learner.view.lens, worker.learner.view.beliefs.evidence
-        wanted = worker.log.read(lambda c: fold(c, lens, Place(), Place())).evidence  # noqa: B023
-        assert {model for model, e in held.items() if e.n} == set(wanted)
-        for model, sums in wanted.items():
-            for name in ("A", "b", "c", "n"):
-                mine, theirs = (np.asarray(getattr(e, name)) for e in (held[model], sums))
-                np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-9 * max(1.0, sums.n))
+        while difference := _from_fold(router):
+            if time.monotonic() > deadline:
+                pytest.fail(difference)
+            time.sleep(0.02)
+
+
+def _from_fold(router: Router) -> str:
+    """What tells a worker's beliefs from the fold of the log; nothing where they agree."""
+    worker = router._worker
+    lens, held = worker.learner.view.lens, worker.learner.view.beliefs.evidence
+    wanted = worker.log.read(lambda connection: fold(connection, lens, Place(), Place())).evidence
+    known = {model for model, sums in held.items() if sums.n}
+    if known != set(wanted):
+        return f"beliefs about {sorted(known)}, the log about {sorted(wanted)}"
+    for model, sums in wanted.items():
+        for name in ("A", "b", "c", "n"):
+            mine, theirs = (np.asarray(getattr(e, name)) for e in (held[model], sums))
+            if not np.allclose(mine, theirs, rtol=0, atol=1e-9 * max(1.0, sums.n)):
+                return f"{name} of {model}: {mine} where the log says {theirs}"
+    return ""
 
 
 def until(true: Callable[[], bool], within_s: float, why: Callable[[], object]) -> None:

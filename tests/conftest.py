@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import programs
 import pytest
 from hypothesis import HealthCheck, settings
-from servers import RedisCluster
+from servers import Lent, RedisCluster
 
 from bandit_router import Model, Router
 from bandit_router.log.engine import connect, upgrade
@@ -175,10 +175,16 @@ def postgres_server(postgres_files: PostgresFiles) -> Iterator[PostgresServer]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def lent_databases(postgres_server: PostgresServer) -> Lent:
+    """Databases with the tables of a log, one after another."""
+    return Lent(postgres_server, "migrated")
+
+
 @pytest.fixture
-def postgres_url(postgres_server: PostgresServer, _numbers: Iterator[int]) -> Iterator[str]:
-    """A new log on PostgreSQL, with its tables and without rows."""
-    with postgres_server.new_database(f"log{next(_numbers)}", template="migrated") as url:
+def postgres_url(lent_databases: Lent, _numbers: Iterator[int]) -> Iterator[str]:
+    """A log on PostgreSQL, with its tables and without rows; its name is new, so that nobody else knows it."""
+    with lent_databases.database(f"log{next(_numbers)}") as url:
         yield url
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, TypeVar
 
+from bandit_router.drift import Drift
 from bandit_router.events import Candidate, Feedback, FeedbackValue, Outcome, Reason, Reward
 from bandit_router.log.deciding import Said
 
@@ -130,6 +131,8 @@ class Belief:
         What was believed before.
     last_change : float, optional
         When its evidence last changed [s since 1970].
+    drifts : tuple of Drift
+        Changes of the model that were recorded, the earliest first.
     """
 
     n: float
@@ -137,6 +140,7 @@ class Belief:
     prior: Mapping[str, float]
     last_change: float | None
     retired: bool
+    drifts: tuple[Drift, ...] = ()
 
 
 def picked(kind: type[T], body: Json, **read: object) -> T:
@@ -168,7 +172,7 @@ def read_told(body: Json) -> Told:
 
 
 def read_beliefs(body: Json) -> dict[str, Belief]:
-    return {name: _belief(belief) for name, belief in body["beliefs"].items()}
+    return {name: _belief(name, belief) for name, belief in body["beliefs"].items()}
 
 
 def _candidates(body: Json) -> tuple[Candidate, ...]:
@@ -184,9 +188,16 @@ def _reward(body: Json | None) -> Reward | None:
     return None if body is None else picked(Reward, body)
 
 
-def _belief(body: Json) -> Belief:
+def _belief(model: str, body: Json) -> Belief:
     changed = body["last_change"]
-    return picked(Belief, body, last_change=None if changed is None else _moment(changed))
+    drifts = tuple(_drift(model, drift) for drift in body.get("drifts", ()))
+    moment = None if changed is None else _moment(changed)
+    return picked(Belief, body, last_change=moment, drifts=drifts)
+
+
+def _drift(model: str, body: Json) -> Drift:
+    at, created = _moment(body["at"]), _moment(body["created"])
+    return picked(Drift, body, model=model, at=at, created=created)
 
 
 def _moment(text: str) -> float:

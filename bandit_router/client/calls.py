@@ -108,7 +108,7 @@ class Calls:
             "prompt" if isinstance(prompt, str) else "messages": prompt,
             "router": self._router,
             "models": None if models is None else _names(models),
-            "preference": None if preference is None else asdict(preference),
+            "preference": None if preference is None else _given(asdict(preference)),
             "max_cost_usd": max_cost_usd,
             "max_tokens": max_tokens,
             "user": user,

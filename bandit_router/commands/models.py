@@ -10,13 +10,14 @@ from rich.table import Table
 
 from bandit_router.commands.options import console, with_config
 from bandit_router.config import Config
+from bandit_router.drift import KEEP
 from bandit_router.events import Model
 from bandit_router.router import Router
 
 
 @click.group()
 def models() -> None:
-    """Show, add, change or retire a router's models, live on every worker."""
+    """Show, add, change or retire a router's models, live on every worker; say that one has changed."""
 
 
 @models.command("list")
@@ -67,3 +68,19 @@ def retire(config: Config, name: str) -> None:
     with Router.open(config.log, name=config.router, create=False) as router:
         router.retire_model(name)
     click.echo(f"Router {config.router!r}: {name} is retired.")
+
+
+@models.command()
+@with_config
+@click.argument("name")
+@click.option("--factor", type=float, default=KEEP, show_default=True, help="Of earlier evidence.")
+@click.option("--at", default=None, help="When it changed (RFC 3339); by default now.")
+@click.option("--why", default=None, help="In words.")
+def changed(config: Config, name: str, *, factor: float, at: str | None, why: str | None) -> None:
+    """Say that a model has changed: what was learnt of it before counts less."""
+    with Router.open(config.log, name=config.router, create=False) as router:
+        try:
+            drift = router.record_drift(name, factor=factor, at=at, why=why)
+        except ValueError as error:
+            raise click.UsageError(str(error)) from error
+    click.echo(f"Router {config.router!r}: what {name} taught before counts {drift.factor:g}.")

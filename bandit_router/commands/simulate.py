@@ -61,6 +61,7 @@ class _Options(TypedDict):
     feedback: Literal["score", "thumbs"]
     features: str | None
     floor: float
+    max_quality_drop: float | None
     scenario: Path | None
     jobs: int | None
     json: Path | None
@@ -110,6 +111,12 @@ class _Options(TypedDict):
     help="Exploration over all models together.",
 )
 @click.option(
+    "--max-quality-drop",
+    type=click.FloatRange(0, 1),
+    metavar="Q",
+    help="What learning policies may promise less than the best model does.",
+)
+@click.option(
     "--scenario",
     type=EXISTING,
     metavar="FILE.toml",
@@ -156,6 +163,7 @@ def _simulate(options: _Options) -> None:
             rows=options["rows"],
             features=_features(options["features"]),
             floor=options["floor"],
+            max_quality_drop=options["max_quality_drop"],
             jobs=_jobs(options, len(table)),
             progress=progress,
         )

@@ -14,6 +14,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from bandit_router.drift import Marks, earlier, factor_of, later
 from bandit_router.errors import ArchiveError, FormatError
 from bandit_router.evidence import Evidence, evidence_from_bytes, evidence_to_bytes
 from bandit_router.log import tables as t
@@ -32,8 +33,9 @@ class Base:
     ----------
     archive : str
         Its id.
-    features_version, half_life_s, born
-        The lens through which it was folded.
+    features_version, half_life_s, born, drifts
+        The lens through which it was folded. Changes of a model after all its decisions are not in the sums:
+        `under` multiplies these by them.
     plain : bool
         Only each model's plain mean is left: every decision counts with the constant feature alone.
     before : float
@@ -58,6 +60,7 @@ class Base:
     predictions: Predictions
     before: float
     born: Mapping[str, float] = field(default_factory=dict)
+    drifts: Mapping[str, Marks] = field(default_factory=dict)
     plain: bool = False
     decisions: int = 0
     rewards: int = 0
@@ -81,15 +84,30 @@ class Base:
                 f"router {self.router!r}: the {self.decisions} decisions of archive {self.archive} were folded "
                 f"with {made}; other beliefs need its files: run a rebuild where they are"
             )
-        return {model: sums for model, sums in self.evidence.items() if self._born_then(model, lens)}
+        return {
+            model: self._since_then(model, sums, lens)
+            for model, sums in self.evidence.items()
+            if self._born_then(model, lens)
+        }
+
+    def _since_then(self, model: str, sums: Evidence, lens: Lens) -> Evidence:
+        """Every decision lies before the changes that came after the last of them."""
+        left = sums.copy()
+        left.scale(factor_of(later(lens.drifts.get(model, ()), self.before)))
+        return left
 
     def fits(self, lens: Lens) -> bool:
         """Whether its sums are those of a lens, once models that were reset since are left out."""
         same = (self.features_version, self.half_life_s) == (lens.features_version, lens.half_life_s)
         return same and all(
-            self._born_then(model, lens) or lens.born.get(model, 0.0) >= self.before
+            (self._born_then(model, lens) and self._drifted_then(model, lens))
+            or lens.born.get(model, 0.0) >= self.before
             for model in self.evidence
         )
+
+    def _drifted_then(self, model: str, lens: Lens) -> bool:
+        known = self.drifts.get(model, ())
+        return tuple(known) == earlier(lens.drifts.get(model, ()), self.before)
 
     def _born_then(self, model: str, lens: Lens) -> bool:
         return lens.born.get(model, 0.0) == self.born.get(model, 0.0)
@@ -108,6 +126,8 @@ class Base:
     def to_row(self) -> dict[str, Any]:  # Any: a value of each column's own type
         """Return its row of ``bases``."""
         told = {name: getattr(self, name) for name in _TOLD}
+        if self.drifts:  # a program that knows none goes on beside it
+            told["drifts"] = dict(self.drifts)
         row = {
             "archive": self.archive,
             "router": self.router,
@@ -150,6 +170,8 @@ def _base_of(row: Row) -> Base:
         if _sha256(row) != row["sha256"]:
             raise FormatError("another checksum than was written")
         told = json.loads(row["told"])
+        marks = told.pop("drifts", {})
+        told["drifts"] = {model: tuple((at, f) for at, f in own) for model, own in marks.items()}
         return Base(
             archive=row["archive"],
             router=row["router"],

@@ -10,9 +10,11 @@ from functools import partial
 
 import sqlalchemy as sa
 
+from bandit_router.drift import Drift
 from bandit_router.errors import FormatError, LogUnavailableError
 from bandit_router.evidence import Evidence, evidence_from_bytes, evidence_to_bytes
 from bandit_router.log import tables as t
+from bandit_router.log.archiving import ends_at, read_entries
 from bandit_router.log.bases import Base
 from bandit_router.log.eventlog import EventLog
 from bandit_router.log.folding import Fold, contributions_of, fold, spend_all, tail
@@ -186,6 +188,32 @@ def exchange(connection: sa.Connection, lens: Lens, old: Base, new: Base) -> Non
         for base, sign in ((new, 1.0), (old, -1.0)):
             state.merge(base.under(lens), base.predictions, lens, sign=sign)
         connection.execute(sa.update(t.checkpoints).where(c.id == row["id"]).values(_sums(state)))
+
+
+def scale_checkpoints(
+    connection: sa.Connection, router: str, drift: Drift, *, generation: int, into: int
+) -> None:
+    """Carry a generation's checkpoints on into the next, where all that they hold lies before a model changed.
+
+    Where a decision may lie after it they are let go of: the next fold reads the whole log.
+    """
+    c, d = t.checkpoints.c, t.decisions.c
+    after = sa.select(d.id).where(d.router == router, d.at_us >= to_us(drift.at)).limit(1)
+    archived = any(ends_at(entry.before) > drift.at for entry in read_entries(connection))
+    if archived or connection.execute(after).first() is not None:
+        drop_checkpoints(connection, router)
+        return
+    drop_checkpoints(connection, router, but=generation)
+    for row in connection.execute(sa.select(t.checkpoints).where(c.router == router)).mappings().all():
+        try:
+            state = _state(row)
+        except FormatError:
+            connection.execute(sa.delete(t.checkpoints).where(c.id == row["id"]))
+            continue
+        if drift.model in state.evidence:
+            state.evidence[drift.model].scale(drift.factor)
+        values = {"generation": into, **_sums(state)}
+        connection.execute(sa.update(t.checkpoints).where(c.id == row["id"]).values(values))
 
 
 def drop_checkpoints(connection: sa.Connection, router: str, *, but: int | None = None) -> None:

@@ -175,11 +175,13 @@ def fold_rewards(result: Fold, rows: Sequence[Row], lens: Lens) -> None:
     for model in {row["model"] for row, _ in counted}:
         own = [(row, x) for row, x in counted if row["model"] == model]
         evidence = result.evidence.setdefault(model, Evidence(lens.dim, half_life=lens.half_life_s))
+        at = [from_us(row["at_us"]) for row, _ in own]
+        shares = np.array([lens.share(model, moment) for moment in at])
         evidence.add_many(
             np.stack([x for _, x in own]),
-            np.array([row["weight"] for row, _ in own]),
+            shares * np.array([row["weight"] for row, _ in own]),
             np.array([row["value"] for row, _ in own]),
-            np.array([from_us(row["at_us"]) for row, _ in own]),
+            np.array(at),
         )
 
 
@@ -252,7 +254,11 @@ def _deltas(row: Row, lens: Lens) -> list[Delta]:
         parts = [(0, earlier["model"], -old)] if old is not None else []
         parts += [(1, row["model"], new)] if new is not None else []
     return [
-        Delta(key=2 * row["seq"] + half, model=model, observation=observation)
+        Delta(
+            key=2 * row["seq"] + half,
+            model=model,
+            observation=observation.scaled(lens.share(model, at)),
+        )
         for half, model, observation in parts
         if lens.counts(model, at)
     ]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bandit_router.drift import earlier
 from bandit_router.log.archive import Archive, unpack_features
 from bandit_router.log.bases import Base
 from bandit_router.log.folding import Fold, fold_rewards, spend_all, spendings_of
@@ -46,6 +47,8 @@ def refold(archive: Archive, lens: Lens, *, before: float, since: float, plain: 
         Every decision counts with the constant feature alone.
     """
     result, told = Fold(), _Told()
+    then = {model: inner for model, own in lens.drifts.items() if (inner := earlier(own, before))}
+    lens = replace(lens, drifts=then)  # what came after all of it, `Base.under` knows
     for decisions in _decisions(archive, lens, plain=plain):
         first, last = min(decisions), max(decisions)
         made = archive.between("rewards", lens.router, first, last)
@@ -63,6 +66,7 @@ def refold(archive: Archive, lens: Lens, *, before: float, since: float, plain: 
         features_version=lens.features_version,
         half_life_s=lens.half_life_s,
         born={model: moment for model, moment in lens.born.items() if moment < before},
+        drifts=then,
         plain=plain,
         evidence=result.evidence,
         predictions=result.predictions,

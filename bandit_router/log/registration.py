@@ -8,9 +8,11 @@ from dataclasses import dataclass, field, replace
 
 import sqlalchemy as sa
 
+from bandit_router.drift import Drift
 from bandit_router.errors import LogUnavailableError, SettingsError
 from bandit_router.events import Model
 from bandit_router.log import tables as t
+from bandit_router.log.drifts import read_drifts
 from bandit_router.log.rows import from_us, to_us
 from bandit_router.settings import Settings, model_from_log, model_to_json, understood
 
@@ -31,6 +33,8 @@ class Registration:
         Those to choose from, and those that only keep their evidence.
     born : dict of str to float
         Since when decisions count as evidence for a model [s since 1970].
+    drifts : tuple of Drift
+        Which models have changed, and when, the earliest first.
     """
 
     name: str
@@ -41,6 +45,7 @@ class Registration:
     models: tuple[Model, ...]
     retired: tuple[Model, ...] = ()
     born: dict[str, float] = field(default_factory=dict)
+    drifts: tuple[Drift, ...] = ()
 
     @property
     def book(self) -> str:
@@ -94,6 +99,7 @@ def read_registration(connection: sa.Connection, router: str) -> Registration | 
         models=tuple(model for retired, model in models if not retired),
         retired=tuple(model for retired, model in models if retired),
         born={row.name: from_us(row.born_us) for row in rows if row.born_us},
+        drifts=read_drifts(connection, router),
     )
 
 

@@ -28,7 +28,7 @@ from sqlalchemy import (
     event,
 )
 
-HEAD = "0006"  # the newest migration, which this program reads and writes
+HEAD = "0007"  # the newest migration, which this program reads and writes
 
 metadata = MetaData(
     naming_convention={
@@ -359,6 +359,19 @@ priors = Table(
     Column("origin", _NAME, nullable=False),
     Column("features_version", String(64), nullable=False),
     Column("evidence", LargeBinary, nullable=False),
+)
+
+# That a model has changed: what was learnt from decisions before that moment counts less.
+drifts = Table(
+    "drifts",
+    metadata,
+    Column("router", _NAME, primary_key=True),
+    Column("model", _NAME, primary_key=True),
+    Column("at_us", BigInteger, primary_key=True),
+    Column("factor", Float(53), nullable=False),
+    Column("origin", String(16), nullable=False),  # host, surprise, unsettled
+    Column("why", Text),
+    Column("created_us", BigInteger, nullable=False),
 )
 
 # Who asked to be forgotten, as a hash, and which archives still hold something of theirs.

@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field
 
 from bandit_router.answers import AnswerRoute, RefusedError, arguments, errors
 from bandit_router.bodies import Amount, Body, Count, Name
+from bandit_router.drift import KEEP
 from bandit_router.embeddings import embeds
 from bandit_router.errors import SettingsError
 from bandit_router.events import Model
@@ -60,6 +61,7 @@ class SettingsBody(Body):
     sticky: bool = ABSENT
     metrics: dict[Name, MetricBody] = ABSENT
     rater_limit: Amount | None = None
+    drift_detection: bool = ABSENT
 
 
 class ModelBody(Body):
@@ -96,6 +98,7 @@ class SettingsAnswer(BaseModel):
     sticky: bool
     metrics: dict[str, MetricBody]
     rater_limit: float | None
+    drift_detection: bool
     budget_since: float | None
 
 
@@ -113,6 +116,26 @@ class RoutersAnswer(BaseModel):
     routers: list[RouterAnswer]
 
 
+class DriftBody(Body):
+    """A model has changed: what was learnt of it before counts less."""
+
+    factor: Annotated[float, Field(gt=0, le=1, description="of earlier evidence")] = KEEP
+    at: str | float | None = Field(
+        None, description="when; RFC 3339 or seconds since 1970; by default now"
+    )
+    why: Annotated[str, Field(max_length=1_000)] | None = None
+
+
+class DriftAnswer(BaseModel):
+    """A change of a model that was recorded."""
+
+    at: str
+    factor: float
+    origin: Literal["host", "surprise", "unsettled"]
+    why: str | None
+    created: str
+
+
 class BeliefAnswer(BaseModel):
     """What is believed of one model."""
 
@@ -121,6 +144,7 @@ class BeliefAnswer(BaseModel):
     prior: dict[str, float]
     last_change: str | None
     retired: bool
+    drifts: list[DriftAnswer] = Field([], description="changes of the model, the earliest first")
 
 
 class BeliefsAnswer(BaseModel):
@@ -154,6 +178,7 @@ def admin_routes(desk: Desk) -> APIRouter:
     looking, changing = [needs("route")], [needs("admin")]
     found = errors(404, 422)
     changed = errors(404, 415, 422)
+    drifted = errors(404, 409, 415, 422)
 
     @api.get("/v1/routers", dependencies=looking, responses=errors())
     async def routers() -> RoutersAnswer:
@@ -192,6 +217,16 @@ def admin_routes(desk: Desk) -> APIRouter:
         changed = await desk.router(name)
         await asyncio.to_thread(changed.retire_model, model)
         return _model_answer(changed.known_models[model], retired=True)
+
+    @api.post("/v1/routers/{name}/models/{model:path}/drifts", dependencies=changing, responses=drifted)
+    async def record_drift(name: RouterName, model: ModelName, body: DriftBody) -> DriftAnswer:
+        """Say that a model has changed; what was learnt of it before counts less, on all workers."""
+        changed = await desk.router(name)
+        with arguments():
+            drift = await asyncio.to_thread(
+                lambda: changed.record_drift(model, factor=body.factor, at=body.at, why=body.why)
+            )
+        return DriftAnswer(**drift.to_json())
 
     @api.get("/v1/routers/{name}/beliefs", dependencies=looking, responses=found)
     async def beliefs(name: RouterName) -> BeliefsAnswer:

@@ -1,4 +1,6 @@
-"""Watch: looks now and then whether the loop still learns, beside the requests and never on one.
+"""Watch: looks now and then whether the loop still learns, and whether a model has changed.
+
+It does so beside the requests and never on one.
 
 Of several workers of one `serve`, one looks at the log for all: it holds a lock that ends with its process,
 and leaves what it found in a file that the others read.
@@ -101,6 +103,7 @@ class Watch:
         self._first_s, self._every_s = first_s, every_s
         self._words, self._counted = words, deque([words()], maxlen=REMEMBERED)
         self._motions: dict[str, _Motion] = {}
+        self._noticed: dict[str, int] = {}  # up to which reward row changes were looked for
         self._store_since: float | None = None
         self._look, self._leads = Look(), None if folder is None else _Lead(folder / _LOCK)
         self._ending = threading.Event()
@@ -198,6 +201,17 @@ class Watch:
         self._counted.append(self._words())
         for name, router in self._desk.routers.items():
             self._move(name, router.health().observations, self._look.rewards.get(name, 0))
+        if self._leads is None or self._leads.holds():
+            self._notice()
+
+    def _notice(self) -> None:
+        """Look for models that have changed, where there are rewards that were not looked at."""
+        for name, router in self._desk.routers.items():
+            reward = self._look.rewards.get(name, 0)
+            if router.settings.drift_detection and reward > self._noticed.get(name, 0):
+                for drift in router.find_drift():
+                    logger.info("router %s: %s has changed: %s", name, drift.model, drift.why)
+                self._noticed[name] = reward
 
     def _move(self, name: str, observations: float, reward: int) -> None:
         motion = self._motions.get(name)

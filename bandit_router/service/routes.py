@@ -29,10 +29,13 @@ LONG = 50_000  # bytes of a body whose features take too long for the event loop
 
 
 class PreferenceBody(Body):
-    """What a cost unit and a second are worth."""
+    """What a cost unit and a second are worth, and how much quality may be given up for them."""
 
     price_weight: Amount = 0.0
     latency_weight: Amount = 0.0
+    max_quality_drop: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        None, description="below the best model's predicted quality for this prompt; null gives up any"
+    )
 
 
 class DecisionBody(Body):

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bandit_router.budget import DollarPrice
-from bandit_router.choosing import Offer, eligible, reason_for, weigh
+from bandit_router.choosing import Offer, eligible, good_enough, reason_for, weigh
 from bandit_router.errors import NoEligibleModelError
 from bandit_router.events import Candidate, Model
 from bandit_router.pacing import COVERED, EXPLORING, Pacer
-from bandit_router.policies import EpsilonGreedy, Greedy, Policy, ThompsonSampling, Uniform
+from bandit_router.policies import EpsilonGreedy, Greedy, Policy, ThompsonSampling, Uniform, draw
+from bandit_router.preference import Preference
 from bandit_router.prompt import Prompt
 from bandit_router.request import Request
 
@@ -125,3 +128,58 @@ def test_the_reason_under_a_budget_is_by_the_price_of_a_dollar() -> None:
     pacer.price = DollarPrice(low=10.0, high=10.0)
     dear = offer(mean=(0.5, 0.9, 0.1), cost=(0.0, 1.0, 0.0))
     assert [reason_for(dear, k, pacer) for k in range(3)] == ["exploit", "explore", "explore"]
+
+
+ALL = np.ones(3, dtype=bool)
+
+
+def test_a_quality_floor_leaves_what_is_nearly_as_good_as_the_best() -> None:
+    assert good_enough(offer(), ALL, Preference(), None).tolist() == [True, True, True]
+    assert good_enough(offer(), ALL, Preference(max_quality_drop=0.25), None).tolist() == [
+        False,
+        True,
+        True,
+    ]
+
+
+def test_a_quality_floor_is_measured_from_the_best_that_may_serve() -> None:
+    left = np.array([True, False, True])
+    assert good_enough(offer(), left, Preference(max_quality_drop=0.25), None).tolist() == left.tolist()
+
+
+def test_a_quality_floor_wins_over_a_budget_until_the_purse_can_pay_none_that_it_leaves() -> None:
+    pacer, strict = Pacer(1.0, 3), Preference(max_quality_drop=0.0)
+    sure = replace(offer(), std=np.zeros(3))
+    assert good_enough(sure, ALL, strict, pacer).tolist() == [False, True, False]
+    pacer.spend(5.0)  # 6 dollars are left, and the best costs 9
+    assert good_enough(sure, ALL, strict, pacer).tolist() == [True, True, True]
+
+
+def test_models_below_a_quality_floor_are_never_drawn_with_a_budget_either() -> None:
+    pacer, sure = Pacer(4.0, 3), replace(offer(), std=np.zeros(3))
+    for _ in range(50):
+        left = good_enough(sure, ALL, Preference(max_quality_drop=0.25), pacer)
+        pacer.record(ThompsonSampling(), sure.worth(left), sure.std, sure.cost_usd)
+        p = weigh(ThompsonSampling(), sure.only(left), floor=0.1, pacer=pacer)
+        pacer.spend(float(p @ sure.cost_usd[left]))
+        assert left.tolist() == [False, True, True]
+        assert p.sum() == pytest.approx(1.0, abs=1e-12)
+    # Two models of 9 and 3 dollars, mixed to 4; the first few requests are paid from the advance.
+    assert pacer.spent_usd / pacer.paid == pytest.approx(4.0, rel=0.05)
+
+
+def test_a_budget_below_a_quality_floor_is_kept_all_the_same() -> None:
+    """The one model that is good enough costs nine budgets: it serves as often as the purse can pay it."""
+    pacer, sure = Pacer(1.0, 3), replace(offer(cost=(0.1, 9.0, 3.0)), std=np.zeros(3))
+    rng, served = np.random.default_rng(0), 0
+    for _ in range(1_000):
+        left = good_enough(sure, ALL, Preference(max_quality_drop=0.0), pacer)
+        pacer.record(Greedy(), sure.worth(left), sure.std, sure.cost_usd)
+        p = np.zeros(3)
+        p[left] = weigh(Greedy(), sure.only(left), floor=0.0, pacer=pacer)
+        k = draw(p, rng.random())
+        pacer.spend(float(sure.cost_usd[k]))
+        served += k == 1
+    # At most the advance of ten budgets more than a thousand.
+    assert 900 <= pacer.spent_usd <= 1_010
+    assert served >= 40

@@ -88,6 +88,12 @@ def test_models_come_and_go(open_router: Open, url: str) -> None:
     assert bad.exit_code == 2
     invoke("models", "retire", "small", "--log", url)
     assert run("models", "retire", "nobody", "--log", url).returncode == 1
+    said = invoke("models", "changed", "large", "--factor", "0.5", "--why", "news", "--log", url)
+    assert "what large taught before counts 0.5" in said
+    assert [drift["why"] for drift in router.beliefs()["large"]["drifts"]] == ["news"]
+    assert (
+        CliRunner().invoke(cli, ["models", "changed", "large", "--at", "x", "--log", url]).exit_code == 2
+    )
 
 
 def test_rebuild(open_router: Open, url: str) -> None:

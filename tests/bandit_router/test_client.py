@@ -216,7 +216,7 @@ def test_the_whole_loop(client: Any) -> None:
     decision = client.choose(
         [{"role": "user", "content": "half a character: \ud83d"}],
         models={"small"},
-        preference=Preference(price_weight=0.1),
+        preference=Preference(price_weight=0.1, max_quality_drop=0.5),
         max_cost_usd=1.0,
         max_tokens=100,
         user=user,
@@ -254,6 +254,7 @@ def test_the_whole_loop(client: Any) -> None:
     assert told.feedback[1].feedback.at == pytest.approx(moment.timestamp(), abs=2e-6)
     assert told.revisions == (Reward(value=1.0), Reward(value=0.75), Reward(value=1.0))
     assert client.beliefs()["small"].n >= 1
+    assert client.beliefs()["small"].drifts == ()
 
     forgotten = client.forget_user(user)
     assert (forgotten.decisions, forgotten.outcomes) == (1, 1)

@@ -58,14 +58,14 @@ def test_variables_are_toml_or_plain_text() -> None:
         "BANDIT_ROUTER_FLOOR": "0.1",
         "BANDIT_ROUTER_STICKY": "false",
         "BANDIT_ROUTER_TEXT": "hash",
-        "BANDIT_ROUTER_PREFERENCE": "{price_weight = 0.2}",
+        "BANDIT_ROUTER_PREFERENCE": "{price_weight = 0.2, max_quality_drop = 0.02}",
     }
     settings = read_config(environ=environ).settings
     assert settings == {
         "floor": 0.1,
         "sticky": False,
         "text": "hash",
-        "preference": Preference(price_weight=0.2),
+        "preference": Preference(price_weight=0.2, max_quality_drop=0.02),
     }
 
 
@@ -109,6 +109,7 @@ def test_a_config_opens_a_router(file: Path, tmp_path: Path) -> None:
         ("[settings]\nhalf_life_s = inf", "half_life_s"),
         ("[settings]\nhalf_life_s = 1e300", "half_life_s"),
         ("[settings.preference]\nprice = 1", "preference"),
+        ("[settings.preference]\nmax_quality_drop = -1", "max_quality_drop"),
         ("[settings.metrics.x]\nkind = 'mood'", "kind"),
         ("models = 'a'", "models"),
         ("[[models]]\nprice = 1", "model"),

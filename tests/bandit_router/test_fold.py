@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import tempfile
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from hypothesis.stateful import (
 )
 
 from bandit_router import Model, Outcome, Router, Uniform
+from bandit_router.drift import Drift
 from bandit_router.events import new_id
 from bandit_router.evidence import Evidence
 from bandit_router.store import Snapshot
@@ -56,6 +58,12 @@ class Told:
     user: str
     served: str
     words: list[Word] = field(default_factory=list)
+    drifts: list[Drift] = field(default_factory=list)  # of all models, shared by all decisions
+
+    def share(self) -> float:
+        """What is left of it after the changes of its model since."""
+        later = [d.factor for d in self.drifts if d.model == self.served and d.at > self.at]
+        return math.prod(later)
 
     def reward(self) -> tuple[float, float] | None:
         latest: dict[tuple[str, str], Word] = {}
@@ -91,7 +99,11 @@ def assert_equal_sums(found: dict[str, Evidence], told: list[Told], half_life: f
         A = np.zeros((evidence.dim, evidence.dim))
         b, c, n = np.zeros(evidence.dim), 0.0, 0.0
         for t, (value, weight) in own:
-            g = weight * (1.0 if half_life is None else 2.0 ** (t.at / half_life - evidence.epoch))
+            g = (
+                weight
+                * t.share()
+                * (1.0 if half_life is None else 2.0 ** (t.at / half_life - evidence.epoch))
+            )
             A += g * np.outer(t.x, t.x)
             b, c, n = b + g * value * t.x, c + g * value**2, n + g
         # What was added and taken away again leaves rounding of the size of what it was.
@@ -119,6 +131,7 @@ class Loop(RuleBasedStateMachine):
         self.url, self.name = self.place(), f"fold-{new_id()}"
         self.routers = [self.open(), self.open()]
         self.told: dict[str, Told] = {}
+        self.drifts: list[Drift] = []
         self.order = 0
 
     def place(self) -> str:
@@ -135,7 +148,11 @@ class Loop(RuleBasedStateMachine):
     def choose(self, which: int, user: str, text: str) -> None:
         decision = self.routers[which].choose(text, user=user)
         self.told[decision.id] = Told(
-            x=decision.features, at=decision.at, user=user, served=decision.model
+            x=decision.features,
+            at=decision.at,
+            user=user,
+            served=decision.model,
+            drifts=self.drifts,
         )
 
     @precondition(lambda self: self.told)
@@ -190,6 +207,20 @@ class Loop(RuleBasedStateMachine):
         self.told = {id_: told for id_, told in self.told.items() if told.user != user}
         for told in self.told.values():
             told.words = [word for word in told.words if word.source != user]
+
+    @precondition(lambda self: self.told)
+    @rule(
+        data=st.data(),
+        which=st.integers(0, 1),
+        model=st.sampled_from(MODELS),
+        factor=st.floats(0.01, 1.0),
+    )
+    def drift(self, data: Any, which: int, model: str, factor: float) -> None:
+        """A model has changed: now, or just after some decision."""
+        moments = [None, *sorted(told.at + 1e-6 for told in self.told.values())]
+        at = data.draw(st.sampled_from(moments))
+        if all(drift.model != model or round(at or 0.0, 6) != drift.at for drift in self.drifts):
+            self.drifts.append(self.routers[which].record_drift(model, factor=factor, at=at))
 
     @rule(which=st.integers(0, 1))
     def restart(self, which: int) -> None:

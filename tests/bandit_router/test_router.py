@@ -586,6 +586,28 @@ def test_a_preference_acts_on_the_next_request(open_router: Open) -> None:
     assert router.choose("x").cost_unit_usd == decision.cost_unit_usd
 
 
+def test_a_quality_floor_acts_on_the_next_request(open_router: Open) -> None:
+    router = open_router(policy=Greedy(), floor=0.1, preference=Preference(price_weight=1.0))
+    teach(router, {"small": 0.4, "large": 0.9}, rounds=30)
+    assert set(router.choose("x").probabilities) == {"small", "large"}
+    strict = Preference(price_weight=1.0, max_quality_drop=0.02)
+    decision = router.choose("x", preference=strict)
+    assert decision.probabilities == {"large": 1.0}
+    assert decision.reason == "only"
+    assert router.choose("x", preference=strict, models=["small"]).model == "small"
+    router.configure(preference=strict)
+    assert router.choose("x").probabilities == {"large": 1.0}
+    assert set(router.choose("x", preference=Preference()).probabilities) == {"small", "large"}
+
+
+def test_a_key_holds_to_its_quality_floor(open_router: Open) -> None:
+    router = open_router()
+    first = router.choose("x", key="a", preference=Preference(max_quality_drop=0.1))
+    assert router.choose("x", key="a", preference=Preference(max_quality_drop=0.1)).id == first.id
+    with pytest.raises(ConflictError):
+        router.choose("x", key="a", preference=Preference(max_quality_drop=0.2))
+
+
 def test_a_budget_is_kept(open_router: Open) -> None:
     cheap, dear = Model("cheap", output_usd_per_mtok=1.0), Model("dear", output_usd_per_mtok=100.0)
     router = open_router(

@@ -39,6 +39,7 @@ metrics = st.builds(
     trust=st.dictionaries(names, trusts, max_size=2),
 )
 periods = st.none() | st.timedeltas(timedelta(microseconds=1), timedelta(days=50 * 365))
+drops = st.none() | st.floats(0, 1)
 all_settings = st.builds(
     Settings,
     policy=st.builds(LinUCB, alpha=weights)
@@ -46,7 +47,9 @@ all_settings = st.builds(
     | st.builds(InverseGapWeighting, gamma=weights)
     | st.builds(EpsilonGreedy, epsilon=st.floats(0, 1))
     | st.just(Greedy()),
-    preference=st.builds(Preference, price_weight=weights, latency_weight=weights),
+    preference=st.builds(
+        Preference, price_weight=weights, latency_weight=weights, max_quality_drop=drops
+    ),
     cost_unit_usd=st.none() | st.floats(1e-9, 1e6),
     budget_usd_per_request=st.none() | st.floats(1e-9, 1e6),
     half_life=periods,
@@ -105,7 +108,11 @@ WRONG: list[tuple[str, Any, str]] = [
     *(("floor", bad, "") for bad in (None, -0.01, 1.01, math.nan, True, "0.1")),
     *(("features", bad, "") for bad in (None, "", 5, "a\nb")),
     *(("text", bad, "full, hash or none") for bad in (None, "", "FULL", 5, [], True)),
-    *(("sticky", bad, "true or false") for bad in (None, 1, "yes")),
+    *(
+        (name, bad, "true or false")
+        for name in ("sticky", "drift_detection")
+        for bad in (None, 1, "yes")
+    ),
     ("metrics", None, "expected an object"),
     ("metrics", [("a", Metric())], "expected an object"),
     ("metrics", {"": Metric()}, "expected 1 to 255"),

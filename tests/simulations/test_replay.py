@@ -14,7 +14,7 @@ from bandit_router.policies import DEFAULT_FLOOR
 from bandit_router.prompt import Prompt
 from bandit_router.values import Array
 from simulations.baselines import player_from_spec
-from simulations.replay import Scene, Warmth
+from simulations.replay import Scene, Warmth, play
 from simulations.runs import Run, summary
 from simulations.simulate import known_rows, simulate
 from simulations.tables import Table
@@ -176,6 +176,16 @@ def test_the_floor_is_the_routers() -> None:
     assert p.sum() == pytest.approx(1.0)
 
 
+def test_a_quality_floor_excludes_what_is_known_to_be_worse_and_nothing_that_is_not() -> None:
+    table = flat_table(300, means=(0.3, 0.82, 0.80))
+    player = player_from_spec("egreedy:epsilon=1", replace(_scene(table), max_quality_drop=0.1))
+    assert (player.choose(0) > 0).all()
+    play(player, np.arange(250), np.random.default_rng(0).random(250), table.quality)
+    p = np.array([player.choose(row) for row in range(250, 300)])
+    assert (p[:, 0] == 0).all()
+    assert (p[:, 1:] > 0).all()
+
+
 def test_warmth_is_evidence_of_every_answer() -> None:
     table = flat_table(20)
     warmth = Warmth.of(table, _scene(table).features)
@@ -192,6 +202,7 @@ def test_warmth_is_evidence_of_every_answer() -> None:
         ({"budget_usd": 0.0}, "more than 0"),
         ({"price_weights": ()}, "at least one"),
         ({"floor": 1.5}, "from 0 to 1"),
+        ({"max_quality_drop": -0.1}, "max_quality_drop"),
     ],
 )
 def test_wrong_settings_are_refused(settings: dict[str, object], message: str) -> None:

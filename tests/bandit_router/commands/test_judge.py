@@ -71,7 +71,7 @@ def test_a_judge_that_likes_constants_as_well_loses_its_weight(
     shown = invoke("probe", "--config", config, "--apply", env=key)
     assert "Applied; 10 rewards revised." in shown
     until_well(0.0, router)
-    assert router.settings.metrics["judge"].trusted("judge:grader").counts == 0.0
+    until(lambda: router.settings.metrics["judge"].trusted("judge:grader").counts == 0.0)
     assert router.decision(decisions[0]).reward is None
     demand_fold(router)
 

@@ -232,3 +232,11 @@ def test_a_missing_table_is_wrong_usage(tmp_path: Path) -> None:
     assert run(tmp_path / "nothing.parquet").exit_code == 2
     (tmp_path / "empty.parquet").write_bytes(b"not parquet")
     assert run(tmp_path / "empty.parquet").exit_code == 2
+
+
+def test_a_quality_floor_is_an_option(table: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    arguments = ("--rows", 60, "--order-seeds", 1, "--policy", "greedy", "--price-weight", 0.3)
+    assert run(table, *arguments, "--max-quality-drop", 0.02, "--json", out).exit_code == 0
+    assert out.is_file()
+    assert "max-quality-drop" in run(table, *arguments, "--max-quality-drop", 1.5).output

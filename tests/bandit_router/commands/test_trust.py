@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from beliefs import demand_fold, until_well
+from beliefs import BACK_S, demand_fold, until, until_well
 from click.testing import CliRunner
 
 from bandit_router import Router, Uniform
@@ -65,6 +65,7 @@ def test_it_is_believed_so_far_also_in_what_was_heard_before(
     assert "rewards revised" not in shown
     shown = invoke("--log", url, "--apply")
     assert "Applied to 4 signals; 80 rewards revised." in shown
+    until(lambda: bool(router.settings.metrics["judge"].trust), BACK_S, lambda: router.settings)
     until_well(80.0, router)
     trust = router.settings.metrics["judge"].trust
     assert trust["judge:constant"].counts == 0.0

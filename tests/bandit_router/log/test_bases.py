@@ -42,6 +42,15 @@ def test_a_model_that_was_reset_since_is_left_out(base: Base) -> None:
         base.under(replace(LENS, born={"small": 99.0}))
 
 
+def test_a_model_that_changed_since_counts_less(base: Base) -> None:
+    assert base.under(replace(LENS, drifts={"small": ((100.0, 0.5), (200.0, 0.5))}))["small"].n == 0.25
+    assert base.under(replace(LENS, drifts={"other": ((7.0, 0.5),)}))["small"].n == 1.0
+    within = replace(LENS, drifts={"small": ((99.0, 0.5), (200.0, 0.5))})
+    with pytest.raises(ArchiveError, match="need its files"):  # some decisions lie before it, some after
+        base.under(within)
+    assert replace(base, drifts={"small": ((99.0, 0.5),)}).under(within)["small"].n == 0.5
+
+
 @pytest.mark.parametrize("lens", [{"features_version": "w"}, {"half_life_s": 9.0}])
 def test_other_features_and_half_lives_need_the_files(base: Base, lens: dict[str, object]) -> None:
     assert not base.fits(replace(LENS, **lens))

@@ -59,7 +59,7 @@ def test_who_changes_their_mind_or_takes_it_back_leaves_nothing_behind(router: R
 def test_many_comparisons_part_the_models_and_leave_the_level(open_router: Open) -> None:
     router = open_router(policy=Uniform())
     for i in range(30):
-        router.feedback(router.choose(f"{i}").id, "thumb", i % 10 > 1)  # both at 0.8
+        router.feedback(decide(router, ("small", "large")[i % 2]), "thumb", i % 10 > 1)  # both at 0.8
     for _ in range(20):
         router.compare(decide(router, "large"), decide(router, "small"))
     for _ in range(5):

@@ -126,7 +126,7 @@ def test_judgements_are_counted_by_judge(router: Router, log: EventLog) -> None:
 
 
 def test_no_statement_reads_a_whole_table(router: Router, log: EventLog) -> None:
-    """On many rows every look-up goes through an index; so its cost does not grow with history."""
+    """Every look-up can go through an index; so on many rows its cost does not grow with history."""
     decision = router.choose("hi")
     now = time.time()
     repeat(log, decision, [now - 60 * i for i in range(3_000)])
@@ -146,10 +146,16 @@ def test_no_statement_reads_a_whole_table(router: Router, log: EventLog) -> None
 
 
 def plan(log: EventLog, statement: str, parameters: object) -> list[str]:
-    """How the database would go about a statement."""
-    explain = "EXPLAIN QUERY PLAN " if log.engine.dialect.name == "sqlite" else "EXPLAIN "
+    """How the database would go about a statement if it read whole tables only where it must.
+
+    Whether PostgreSQL reads a table of a few pages in order hangs on its statistics, thus on chance.
+    """
+    sqlite = log.engine.dialect.name == "sqlite"
+    explain = "EXPLAIN QUERY PLAN " if sqlite else "EXPLAIN "
 
     def explained(connection: sa.Connection) -> list[str]:
+        if not sqlite:
+            connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
         # As the driver got them.
         found = connection.exec_driver_sql(explain + statement, parameters)  # type: ignore[arg-type]
         return [" ".join(map(str, row)) for row in found]

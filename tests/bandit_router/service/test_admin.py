@@ -116,6 +116,20 @@ def test_models_come_change_and_go(client: Client, decide: Any) -> None:
     assert field_of(client.put(f"/v1/routers/{'x' * 256}", json={})) == (422, "name")
 
 
+def test_a_model_that_has_changed(client: Client) -> None:
+    path = "/v1/routers/default/models/small/drifts"
+    told = client.post(path, json={"factor": 0.5, "at": 1000, "why": "a new version"})
+    assert told.status_code == 200
+    shown = client.get("/v1/routers/default/beliefs").json()["beliefs"]
+    assert shown["small"]["drifts"] == [told.json()]
+    assert shown["large"]["drifts"] == []
+    assert told.json()["at"] == "1970-01-01T00:16:40+00:00"
+    assert client.post(path, json={"at": 1000}).status_code == 409
+    assert client.post(path.replace("small", "nobody"), json={}).status_code == 422
+    for wrong, param in (({"factor": 0}, "factor"), ({"at": "soon"}, "at"), ({"at": 4e9}, "at")):
+        assert field_of(client.post(path, json=wrong)) == (422, param), wrong
+
+
 def test_a_user_is_erased_from_all_routers(client: Client, decide: Any) -> None:
     client.put("/v1/routers/new", json={})
     client.put("/v1/routers/new/models/m", json={})

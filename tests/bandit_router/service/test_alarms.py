@@ -102,6 +102,39 @@ def test_a_loop_that_breaks_is_told(url: str, repeat: Repeat) -> None:
     asyncio.run(probe())
 
 
+def test_two_services_notice_a_change_once(url: str) -> None:
+    """A model falls by 80 %: five standard errors after some fifteen rewards."""
+
+    def live(router: Router, up: int, n: int) -> None:
+        for i in range(n):
+            word = router.choose("hi", models=["a"]).id
+            router.feedback(word, "thumb", i % 10 < up, source=f"user:{i}")
+
+    async def run() -> None:
+        desks = [Desk(Config(log=url, models=MODELS)) for _ in range(2)]
+        for desk in desks:
+            await desk.open()
+        routers = [await desk.router() for desk in desks]
+        watches = [Watch(desk, thresholds=Thresholds()) for desk in desks]
+        await asyncio.to_thread(live, routers[0], 9, 60)
+        await asyncio.gather(*(asyncio.to_thread(watch.again) for watch in watches))
+        assert not any(belief["drifts"] for belief in routers[0].beliefs().values())
+        await asyncio.to_thread(live, routers[0], 1, 40)
+        routers[0].configure(drift_detection=False)
+        await asyncio.to_thread(watches[0].again)
+        assert routers[0].beliefs()["a"]["drifts"] == []
+        routers[0].configure(drift_detection=True)
+        routers[1].beliefs()  # which has heard of that
+        for _ in range(2):
+            await asyncio.gather(*(asyncio.to_thread(watch.again) for watch in watches))
+        for router in routers:
+            assert [drift["origin"] for drift in router.beliefs()["a"]["drifts"]] == ["surprise"]
+        for desk in desks:
+            await desk.aclose()
+
+    asyncio.run(run())
+
+
 def test_one_of_many_looks_for_all(desk: Desk, repeat: Repeat, tmp_path: Path) -> None:
     repeat(400)
     first, second = (Watch(desk, thresholds=Thresholds(), folder=tmp_path) for _ in range(2))

@@ -32,6 +32,10 @@ MALFORMED: list[tuple[Any, str]] = [
     ({"prompt": "a", "user": "a\nb"}, "user"),
     ({"prompt": "a", "tags": {"a": 1}}, "tags.a"),
     ({"prompt": "a", "preference": {"price": 1}}, "preference.price"),
+    *(
+        ({"prompt": "a", "preference": {"max_quality_drop": bad}}, "preference.max_quality_drop")
+        for bad in (-0.1, 1.1, "0.1", True)
+    ),
     ({"prompt": "a", "colour": "red"}, "colour"),
 ]
 NOT_OURS = [
@@ -80,6 +84,8 @@ def test_a_decision_says_what_was_drawn_and_how_likely(client: Client) -> None:
 def test_the_options_of_choose(decide: Decide) -> None:
     assert decide(models=["large"])["model"] == "large"
     assert decide(preference={"price_weight": 50.0})["candidates"]
+    assert decide(preference={"max_quality_drop": 0.02})["candidates"]
+    assert decide(preference={"max_quality_drop": None})["candidates"]
     assert decide(max_cost_usd=5e-4, max_tokens=100)["model"] == "small"
     first = decide(conversation="talk")
     again = decide(conversation="talk")
