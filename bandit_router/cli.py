@@ -15,6 +15,7 @@ COMMANDS = {
     "simulate": "Let policies live through a full-information table.",
     "evaluate": "The field's protocols on a full-information table.",
     "calibrate": "The price weight for a share of strong calls, or for a drop in quality.",
+    "replay": "What other policies would have earned, by the log.",
     "compare": "Our defaults beside published bandits, on the same orders.",
     "migrate": "Bring a log's schema up to date.",
     "models": "Show, add, change or retire a router's models.",

@@ -15,6 +15,7 @@
     ├── FormatError                 (ValueError)  bytes that are not ours, or damaged
     │   └── NewerFormatError                      ... that a newer version of this program wrote
     ├── TableError                  (ValueError)  a full-information table is malformed
+    ├── ReplayError                 (ValueError)  a log cannot say what was asked of it
     ├── PeerError                                 a peer of a comparison cannot be had, or fails
     ├── ArchiveError                              an archive is damaged, out of reach, or in the way
     ├── StoreUnavailableError                     the shared store does not answer
@@ -86,6 +87,10 @@ class NewerFormatError(FormatError):
 
 class TableError(BanditRouterError, ValueError):
     """Raised when a full-information table is malformed."""
+
+
+class ReplayError(BanditRouterError, ValueError):
+    """Raised when a log cannot say what a policy would have earned; the message says why not."""
 
 
 class PeerError(BanditRouterError):

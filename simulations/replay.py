@@ -217,6 +217,26 @@ def _hear(player: Player, stream: Stream, row: int, k: int) -> None:
         player.learn(row, k, float(stream.told[row, k]), weight=weight)
 
 
+class Mind:
+    """The router's beliefs, which fit themselves again as their evidence grows.
+
+    Attributes
+    ----------
+    beliefs : Beliefs
+    """
+
+    def __init__(self, beliefs: Beliefs) -> None:
+        self.beliefs = beliefs
+        self._n = 0
+
+    def learn(self, model: str, seen: Observation) -> None:
+        """Take in one contribution, and fit where a tenth was added since the last fit."""
+        self.beliefs.learn(model, seen)
+        if self.beliefs.stale >= max(FIRST_FIT, GROWTH * self._n):
+            self._n += self.beliefs.stale
+            self.beliefs.adopt(self.beliefs.fit())
+
+
 class Bandit:
     """A policy with the router's own beliefs, predictions, preference, pace and floor.
 
@@ -230,7 +250,8 @@ class Bandit:
         self.policy, self.scene = policy, scene
         self.names = scene.table.names
         known = None if scene.warmth is None else scene.warmth.evidence
-        self.beliefs = Beliefs(self.names, scene.features.shape[1], known=known)
+        self.mind = Mind(Beliefs(self.names, scene.features.shape[1], known=known))
+        self.beliefs = self.mind.beliefs
         self.preference = Preference(
             price_weight=scene.price_weight, max_quality_drop=scene.max_quality_drop
         )
@@ -238,7 +259,6 @@ class Bandit:
         budget = scene.budget_usd
         self.pacer = None if budget is None else Pacer(budget, len(self.names))
         self.costs = _costs(scene) if scene.price_weight or budget else None
-        self._n = 0
         self._free = self._predicted_usd = np.zeros(len(self.names))
 
     def choose(self, row: int) -> Array:
@@ -287,10 +307,7 @@ class Bandit:
 
     def learn(self, row: int, k: int, quality: float, *, weight: float = 1.0) -> None:
         """As `Player.learn`."""
-        self.beliefs.learn(self.names[k], observation(self.scene.features[row], quality, weight))
-        if self.beliefs.stale >= max(FIRST_FIT, GROWTH * self._n):
-            self._n += self.beliefs.stale
-            self.beliefs.adopt(self.beliefs.fit())
+        self.mind.learn(self.names[k], observation(self.scene.features[row], quality, weight))
 
 
 def _costs(scene: Scene) -> Costs:

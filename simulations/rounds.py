@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bandit_router.errors import SettingsError
+from bandit_router.errors import FormatError, SettingsError
 from bandit_router.features.vectors import STOPGAP
 from bandit_router.log import EventLog
-from bandit_router.log.deciding import read_rounds
 from bandit_router.log.registration import read_registration, router_names
-from bandit_router.log.rows import Row, candidates_of, from_us, unpack
-from bandit_router.policies import Policy, with_floor
+from bandit_router.log.rounds import Part, count_rounds, read_parts
+from bandit_router.policies import Policy
 from bandit_router.values import Array
+from simulations.offpolicy.batches import choose_many
 
 DRAWN = ("exploit", "explore")  # reasons of decisions that a policy drew
+REASONS = ("exploit", "explore", "sticky", "only", "rule", "fallback", "degraded")
+_BLOCK = 65_536  # rows
+_REASON = {reason: place for place, reason in enumerate(REASONS)}
+Ints = NDArray[np.int64]
+Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Rounds:
-    """n decisions of one router over K models.
+    """n decisions of one router over K models, in the order of time.
 
     Attributes
     ----------
@@ -33,29 +40,51 @@ class Rounds:
         When they were decided [s since 1970].
     chosen : ndarray of int, shape (n,)
         Which model was drawn.
+    probability : ndarray of shape (n,)
+        Of the model drawn, exactly as logged.
     probabilities, mean, std, cost_usd : ndarray of shape (n, K)
         As logged; 0 and NaN where a model was not eligible.
     reward, weight : ndarray of shape (n,)
         NaN and 0 where nothing was heard.
-    drawn : ndarray of bool, shape (n,)
-        Whether a policy drew it and the drawn model served: only these say what another policy would get.
+    paid_usd : ndarray of shape (n,)
+        What the call cost [USD]; NaN where nobody said.
+    reason : ndarray of int, shape (n,)
+        Why that model: a place in `REASONS`.
+    moved : ndarray of bool, shape (n,)
+        Whether another model served than the one drawn.
+    head : ndarray of int, shape (n,)
+        The row whose draw this one repeats: itself, where it was drawn anew; -1, where it is not here.
+    cluster : ndarray of int, shape (n,)
+        Rows of one conversation share a number.
+    left_out : int
+        Rows whose features have another version.
     """
 
     models: tuple[str, ...]
     x: Array
     at: Array
-    chosen: NDArray[np.int64]
+    chosen: Ints
+    probability: Array
     probabilities: Array
     mean: Array
     std: Array
     cost_usd: Array
     reward: Array
     weight: Array
-    drawn: NDArray[np.bool_]
+    paid_usd: Array
+    reason: NDArray[np.int8]
+    moved: Mask
+    head: Ints
+    cluster: Ints
     left_out: int = 0
 
     def __len__(self) -> int:
         return len(self.chosen)
+
+    @property
+    def drawn(self) -> Mask:
+        """Whether a policy drew it and the drawn model served: only these say what another would get."""
+        return (self.reason < len(DRAWN)) & ~self.moved
 
     def under(self, policy: Policy, *, floor: float = 0.0) -> Array:
         """Return the probabilities that a policy would have given, of shape (n, K), from what was believed.
@@ -68,15 +97,16 @@ class Rounds:
         floor : float
             Share of exploration over the eligible models.
         """
-        p = np.zeros_like(self.probabilities)
-        for i, eligible in enumerate(self.probabilities > 0):
-            drawn = policy.probabilities(self.mean[i, eligible], self.std[i, eligible])
-            p[i, eligible] = with_floor(drawn, floor)
-        return p
+        return choose_many(policy, self.mean, self.std, self.probabilities > 0, floor=floor)
 
 
 def read(
-    log: EventLog, router: str = "default", *, since: float | None = None, until: float | None = None
+    log: EventLog,
+    router: str = "default",
+    *,
+    since: float | None = None,
+    until: float | None = None,
+    dtype: type[np.float32 | np.float64] = np.float64,
 ) -> Rounds:
     """Read a router's decisions of a period as arrays.
 
@@ -86,6 +116,8 @@ def read(
     router : str
     since, until : float, optional
         The period [s since 1970].
+    dtype : dtype
+        Of the large arrays; with float32 they take half the room, and `probability` stays exact.
 
     Raises
     ------
@@ -98,45 +130,170 @@ def read(
         if read_registration(connection, router) is None:
             names = ", ".join(router_names(connection)) or "none at all"
             raise SettingsError(f"the log has no router {router!r}; it has {names}")
-        rows = [
-            row for rows in read_rounds(connection, router, since=since, until=until) for row in rows
-        ]
-    if not rows:
-        raise ValueError(f"router {router!r} decided nothing in that period")
-    versions = [row["features_version"] for row in rows]
-    version = next((v for v in reversed(versions) if not v.endswith(STOPGAP)), versions[-1])
-    kept = [row for row in rows if row["features_version"] == version]
-    return _arrays(kept, len(rows) - len(kept))
+        n = count_rounds(connection, router, since=since, until=until)
+        if not n:
+            raise ValueError(f"router {router!r} decided nothing in that period")
+        reading = _Reading(n, dtype)
+        for part in read_parts(connection, router, since=since, until=until):
+            reading.add(part)
+    return reading.rounds()
 
 
-def _arrays(rows: list[Row], left_out: int) -> Rounds:
-    candidates = [candidates_of(row["candidates"]) for row in rows]
-    models = tuple(
-        sorted({c.model for some in candidates for c in some} | {row["model"] for row in rows})
-    )
-    place = {model: k for k, model in enumerate(models)}
-    grid = np.full((4, len(rows), len(models)), np.nan)
-    grid[0] = 0.0
-    for i, some in enumerate(candidates):
-        for c in some:
-            cost = np.nan if c.cost_usd is None else c.cost_usd
-            grid[:, i, place[c.model]] = (c.probability, c.mean, c.std, cost)
-    heard = [row["reward"] for row in rows]
-    return Rounds(
-        models=models,
-        x=np.stack([unpack(row["features"]) for row in rows]),
-        at=np.array([from_us(row["at_us"]) for row in rows]),
-        chosen=np.array([place[row["model"]] for row in rows], dtype=np.int64),
-        probabilities=grid[0],
-        mean=grid[1],
-        std=grid[2],
-        cost_usd=grid[3],
-        reward=np.array([np.nan if r is None else r for r in heard]),
-        weight=np.array([row["reward_weight"] or 0.0 for row in rows]),
-        drawn=np.array([_was_drawn(row) for row in rows]),
-        left_out=left_out,
-    )
+@dataclass(slots=True)
+class _Reading:
+    """Arrays that are laid out once and filled chunk by chunk."""
+
+    n: int
+    dtype: type[np.float32 | np.float64]
+    at: int = 0
+    version: str = ""
+    dims: dict[str, int] = field(default_factory=dict)
+    models: dict[str, int] = field(default_factory=dict)
+    versions: dict[str, int] = field(default_factory=dict)
+    talks: dict[str, int] = field(default_factory=dict)
+    heads: list[tuple[int, str]] = field(default_factory=list)
+    flat: dict[str, NDArray[Any]] = field(default_factory=dict)
+    grid: NDArray[Any] = field(default_factory=lambda: np.empty((4, 0, 0)))
+    x: NDArray[Any] = field(default_factory=lambda: np.empty((0, 0)))
+    id: NDArray[np.bytes_] = field(default_factory=lambda: np.empty(0, dtype="S36"))
+
+    def add(self, part: Part) -> None:
+        """Fill in some more rows."""
+        rows = slice(self.at, min(self.at + len(part), self.n))
+        part_rows = rows.stop - rows.start
+        if not self.flat:
+            self._lay_out()
+        self.id[rows] = np.array(part.id[:part_rows], dtype="S36")
+        for name, values in self._columns(part).items():
+            self.flat[name][rows] = values[:part_rows]
+        self._fill_grid(part, rows)
+        self._fill_features(part, rows)
+        turns = enumerate(part.head[:part_rows], self.at)
+        self.heads += [(i, head) for i, head in turns if head is not None]
+        self.at = rows.stop
+
+    def _lay_out(self) -> None:
+        names = ("at_us", "chosen", "reason", "version", "moved", "cluster")
+        for name in names:
+            self.flat[name] = np.zeros(self.n, dtype=np.int64)
+        for name in ("probability", "reward", "weight", "cost_usd"):
+            self.flat[name] = np.zeros(self.n)
+        self.id = np.empty(self.n, dtype="S36")
+
+    def _columns(self, part: Part) -> dict[str, NDArray[Any]]:
+        chosen = _places(self.models, part.model)
+        served = [here or there for here, there in zip(part.served, part.model, strict=True)]
+        talk = [-1 if c is None else _place(self.talks, c) for c in part.conversation]
+        single = -1 - np.arange(self.at, self.at + len(part))  # rows of their own
+        return {
+            **{name: getattr(part, name) for name in ("at_us", "probability", "reward", "weight")},
+            "cost_usd": part.cost_usd,
+            "chosen": chosen,
+            "reason": np.array([_REASON[reason] for reason in part.reason]),
+            "version": _places(self.versions, part.features_version),
+            "moved": _places(self.models, served) != chosen,
+            "cluster": np.where(np.array(talk) < 0, single, talk),
+        }
+
+    def _fill_grid(self, part: Part, rows: slice) -> None:
+        found = part.candidates
+        place = np.array([_place(self.models, name) for name in found.names], dtype=np.int64)
+        self._widen()
+        self.grid[0, rows] = 0.0
+        self.grid[1:, rows] = np.nan
+        row = found.row + rows.start
+        inside = row < rows.stop
+        self.grid[:, row[inside], place[found.code[inside]]] = found.numbers[inside, :4].T
+
+    def _widen(self) -> None:
+        """Make room for models that were not met before."""
+        have = self.grid.shape[2]
+        if have >= len(self.models):
+            return
+        wider = np.full((4, self.n, len(self.models)), np.nan, dtype=self.dtype)
+        wider[0] = 0.0
+        if have:
+            wider[:, :, :have] = self.grid
+        self.grid = wider
+
+    def _fill_features(self, part: Part, rows: slice) -> None:
+        """Keep one version's vectors: the newest that is not a stopgap."""
+        whole = [v for v in part.features_version if not v.endswith(STOPGAP)]
+        newest = whole[-1] if whole else self.version or part.features_version[-1]
+        if newest != self.version:
+            self.version = newest
+        kept = [i for i, v in enumerate(part.features_version[: rows.stop - rows.start]) if v == newest]
+        vectors = [part.features[i] for i in kept]
+        if not vectors:
+            return
+        dim = len(vectors[0]) // 8
+        if any(len(vector) != 8 * dim for vector in vectors):
+            raise FormatError(f"features: vectors of version {newest!r} differ in length")
+        if self.x.shape != (self.n, dim):
+            self.x = np.zeros((self.n, dim), dtype=self.dtype)
+        found = np.frombuffer(b"".join(vectors), dtype="<f8").reshape(-1, dim)
+        if not np.isfinite(found).all():
+            raise FormatError("features: expected finite numbers")
+        self.x[rows.start + np.array(kept)] = found
+
+    def rounds(self) -> Rounds:
+        """Return all that was read, in the order of time."""
+        names = sorted(self.models)
+        heads = self._heads()
+        kept = np.flatnonzero(self.flat["version"][: self.at] == self.versions[self.version])
+        order = kept[np.argsort(self.flat["at_us"][kept], kind="stable")]
+        back = np.full(self.n + 1, -1)
+        back[order] = np.arange(len(order))
+        still = len(order) == self.n and bool((order == np.arange(self.n)).all())
+
+        def take(values: NDArray[Any]) -> NDArray[Any]:  # Any: of each array's own type
+            return values if still else values[order]
+
+        columns = [self.models[name] for name in names]
+        self._turn(columns)
+        grid = self.grid
+        flat = {name: take(values) for name, values in self.flat.items()}
+        rank = np.argsort(columns)
+        return Rounds(
+            models=tuple(names),
+            x=take(self.x),
+            at=flat["at_us"] / 1e6,
+            chosen=rank[flat["chosen"]],
+            probabilities=take(grid[0]),
+            mean=take(grid[1]),
+            std=take(grid[2]),
+            cost_usd=take(grid[3]),
+            paid_usd=flat["cost_usd"],
+            reason=flat["reason"].astype(np.int8),
+            moved=flat["moved"].astype(bool),
+            head=back[take(heads)],
+            cluster=flat["cluster"],
+            left_out=self.at - len(order),
+            **{name: flat[name] for name in ("probability", "reward", "weight")},
+        )
+
+    def _turn(self, columns: list[int]) -> None:
+        """Bring the models into another order, a block of rows at a time: all at once would double the room."""
+        for start in range(0, self.n, _BLOCK):
+            rows = slice(start, start + _BLOCK)
+            self.grid[:, rows] = self.grid[:, rows][:, :, columns]
+
+    def _heads(self) -> Ints:
+        """The place of the decision that each row repeats; the place after the last where it is missing."""
+        heads = np.arange(self.n)
+        if self.heads:
+            rows, named = zip(*self.heads, strict=True)
+            wanted = np.array(named, dtype="S36")
+            at = np.minimum(np.searchsorted(self.id[: self.at], wanted), self.at - 1)
+            heads[list(rows)] = np.where(self.id[at] == wanted, at, self.n)
+        return heads
 
 
-def _was_drawn(row: Row) -> bool:
-    return row["reason"] in DRAWN and row["served"] in (None, row["model"])
+def _place(places: dict[str, int], name: str) -> int:
+    return places.setdefault(name, len(places))
+
+
+def _places(places: dict[str, int], names: Sequence[str]) -> Ints:
+    for name in dict.fromkeys(names):
+        _place(places, name)
+    return np.array([places[name] for name in names], dtype=np.int64)

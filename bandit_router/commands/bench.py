@@ -7,6 +7,7 @@ import multiprocessing
 import time
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import numpy as np
@@ -22,6 +23,9 @@ from bandit_router.policies import Uniform
 from bandit_router.router import Router
 from bandit_router.values import Array
 
+if TYPE_CHECKING:
+    from bandit_router.commands.logs import Replayed
+
 PROMPT = "What do you think of me by now?"
 LOOK_S = 0.0005  # between two looks of the worker that listens
 PATIENCE_S = 30.0
@@ -34,14 +38,25 @@ PERCENTILES = (50, 90, 99)
 @click.option("--rounds", type=click.IntRange(min=10), default=500, show_default=True, help="Feedbacks.")
 @click.option("--costs", is_flag=True, help="Measure what a decision and a feedback cost instead.")
 @click.option(
+    "--replay",
+    type=click.IntRange(min=100),
+    metavar="ROWS",
+    help="Write a log of so many decisions and measure its replay instead.",
+)
+@click.option(
     "--json", "path", type=click.Path(path_type=Path), default=None, help="Write results here."
 )
-def bench(config: Config, rounds: int, *, costs: bool, path: Path | None) -> None:
+def bench(config: Config, rounds: int, *, costs: bool, replay: int | None, path: Path | None) -> None:
     """Measure how fresh beliefs are: two processes, one hears feedback, the other decides as soon as it knows.
 
     With --costs: what a decision, an outcome and a feedback cost in time and bytes. It works on a router of its
-    own in the log that is given.
+    own in the log that is given. With --replay: how long five fixed policies take on a large log.
     """
+    if replay is not None:
+        from bandit_router.commands.logs import measure_replay
+
+        _show_costs(measure_replay(config, replay), path)
+        return
     if costs:
         _show_costs(measure_costs(config, rounds), path)
         return
@@ -65,7 +80,7 @@ def bench(config: Config, rounds: int, *, costs: bool, path: Path | None) -> Non
         path.write_text(json.dumps({"rounds": rounds, "percentiles": PERCENTILES, **rows}))
 
 
-def _show_costs(found: Costs, path: Path | None) -> None:
+def _show_costs(found: Costs | Replayed, path: Path | None) -> None:
     table = Table("what", "", box=None)
     for what, value in found.rows().items():
         table.add_row(what, f"{value:,.4g}" if value < 1000 else f"{value:,.0f}")

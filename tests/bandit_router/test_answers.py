@@ -57,7 +57,7 @@ def test_every_error_of_ours_is_answered_on_purpose() -> None:
     # These come from commands, files and the client, never from a request.
     elsewhere = {
         *("BanditRouterError", "FormatError", "NewerFormatError", "TableError"),
-        *("ServiceUnavailableError", "AccessError", "PeerError"),
+        *("ServiceUnavailableError", "AccessError", "PeerError", "ReplayError"),
     }
     for name, kind in vars(errors).items():
         if isinstance(kind, type) and issubclass(kind, BanditRouterError) and name not in elsewhere:

@@ -1,4 +1,4 @@
-"""The log as arrays, and IPS on them."""
+"""The log as arrays."""
 
 from __future__ import annotations
 
@@ -6,11 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from bandit_router import EventLog, Greedy, Model, Outcome, Router, Uniform
-from simulations.estimators import ips
 from simulations.rounds import read
 
 
@@ -59,53 +56,3 @@ def test_empty_and_unknown_are_said(url: str) -> None:
             read(log)
         with pytest.raises(ValueError, match="no router"):
             read(log, "absent")
-
-
-def test_ips_by_hand() -> None:
-    target, logged = np.array([0.5, 1.0, 0.0, 0.5]), np.array([0.25, 0.5, 0.5, 0.5])
-    reward = np.array([1.0, 0.5, 1.0, 0.0])
-    estimate = ips(target, logged, reward)
-    # Terms 2, 1, 0, 0: mean 3/4, standard deviation 0.957, Student's t with 3 degrees 3.182.
-    assert estimate.value == pytest.approx(0.75)
-    assert estimate.high - estimate.value == pytest.approx(3.18245 * 0.957427 / 2, rel=1e-5)
-    assert estimate.effective == pytest.approx(25 / 9)
-
-
-def test_ips_is_unbiased_and_its_interval_covers() -> None:
-    rng = np.random.default_rng(4)
-    truth = np.array([0.2, 0.5, 0.8])
-    logging, target = np.array([0.6, 0.3, 0.1]), np.array([0.1, 0.2, 0.7])
-    value, covered, estimates = float(target @ truth), 0, []
-    for _ in range(400):
-        arm = rng.choice(3, size=500, p=logging)
-        reward = (rng.random(500) < truth[arm]).astype(np.float64)
-        estimate = ips(target[arm], logging[arm], reward)
-        covered += estimate.low <= value <= estimate.high
-        estimates.append(estimate.value)
-    # 400 Bernoulli trials at .95: fewer than 360 happen once in 2e5; the seed is fixed.
-    assert covered >= 360
-    assert abs(np.mean(estimates) - value) < 4 * np.std(estimates) / 20
-
-
-@given(st.lists(st.tuples(st.floats(0.01, 1), st.floats(0, 1)), min_size=2, max_size=30))
-def test_the_logging_policy_itself_is_the_plain_mean(rows: list[tuple[float, float]]) -> None:
-    p, reward = (np.array(column) for column in zip(*rows, strict=True))
-    assert ips(p, p, reward).value == pytest.approx(reward.mean())
-    assert ips(p, p, reward).effective == pytest.approx(len(rows))
-
-
-@pytest.mark.parametrize(
-    ("target", "logged", "reward"),
-    [
-        ([1.0], [1.0], [1.0]),
-        ([1.0, 1.0], [1.0, 0.0], [1.0, 1.0]),
-        ([1.0, 1.0], [1.0, 1.5], [1.0, 1.0]),
-        ([1.0, 1.0], [1.0, np.nan], [1.0, 1.0]),
-        ([1.0, 1.0], [1.0], [1.0, 1.0]),
-    ],
-)
-def test_ips_refuses_what_it_cannot_tell(
-    target: list[float], logged: list[float], reward: list[float]
-) -> None:
-    with pytest.raises(ValueError):
-        ips(np.array(target), np.array(logged), np.array(reward))

@@ -1,0 +1,155 @@
+"""``bandit-router replay``: what other policies would have earned, by the log."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.table import Table
+from rich.text import Text
+
+from bandit_router.commands.options import console, with_config
+from bandit_router.commands.simulate import EXISTING, WRITTEN, in_folder
+from bandit_router.config import Config
+from bandit_router.errors import ReplayError
+
+if TYPE_CHECKING:
+    from simulations.offpolicy.verdicts import Verdict, Verdicts
+
+DEFAULT_POLICIES = ("logged", "thompson", "greedy", "uniform")
+MOMENT = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"])
+
+
+@click.command()
+@with_config
+@click.option(
+    "--policy",
+    "specs",
+    multiple=True,
+    default=DEFAULT_POLICIES,
+    show_default=True,
+    metavar="SPEC",
+    help="logged, fixed:MODEL, thompson, linucb:alpha=A, igw:gamma=G, egreedy:epsilon=E, greedy, uniform, each "
+    "with floor=F; or learn:POLICY, with half_life=7d and from=all or from=own.",
+)
+@click.option("--since", type=MOMENT, help="The first moment, UTC.")
+@click.option("--until", type=MOMENT, help="The first moment that is left out, UTC.")
+@click.option("--json", "path", type=WRITTEN, callback=in_folder, help="Write the results for machines.")
+@click.option(
+    "--check",
+    "tables",
+    type=EXISTING,
+    multiple=True,
+    metavar="TABLE",
+    help="Instead: draw logs from full-information tables, and tell how often intervals hold the truth.",
+)
+@click.option("--logs", type=click.IntRange(min=2), default=200, show_default=True, help="For --check.")
+def replay(
+    config: Config,
+    specs: tuple[str, ...],
+    since: datetime | None,
+    until: datetime | None,
+    path: Path | None,
+    *,
+    tables: tuple[Path, ...],
+    logs: int,
+) -> None:
+    """Say what policies would have earned on the requests of the log, with intervals, and where it cannot.
+
+    Fixed policies go by what the router believed at each decision; learn:POLICY makes beliefs of its own, from
+    earlier decisions only. How to read it: docs/replay.md.
+    """
+    if tables:
+        _check(tables, logs, path)
+        return
+    import numpy as np
+
+    from bandit_router.log import EventLog
+    from simulations.offpolicy.verdicts import judge
+    from simulations.rounds import read
+
+    with EventLog.open(config.log) as log:
+        try:
+            rounds = read(log, config.router, since=_utc(since), until=_utc(until), dtype=np.float32)
+        except ValueError as error:
+            raise ReplayError(str(error)) from error
+    found = judge(rounds, specs)
+    _show(found)
+    if path is not None:
+        path.write_text(json.dumps(found.document(), indent=1) + "\n")
+    if all(verdict.refusal for verdict in found.policies):
+        raise ReplayError("the log supports an answer for none of these policies")
+
+
+def _utc(moment: datetime | None) -> float | None:
+    return None if moment is None else moment.replace(tzinfo=UTC).timestamp()
+
+
+def _show(found: Verdicts) -> None:
+    terminal = console()
+    terminal.print(
+        f"{found.draws:,} draws ({found.turns:,} decisions) over {len(found.models)} models, "
+        f"of which {found.heard:,} have a reward."
+    )
+    for why, n in found.left_out.items():
+        terminal.print(f"left out: {n:,}: {why}")
+    if found.model_sets > 1:
+        terminal.print(f"{found.model_sets} different sets of models were eligible; a policy had those.")
+    if not found.calibration.sound:
+        worst = found.calibration.worst
+        terminal.print(
+            f"THE LOGGED PROBABILITIES ARE NOT THOSE OF THE DRAWS ({worst.what}: {worst.drawn:,.1f} drawn, "
+            f"{worst.expected:,.1f} expected, z = {worst.z:.1f}): do not believe what follows.",
+            style="bold red",
+        )
+    terminal.print(_table(found))
+    for verdict in found.policies:
+        if verdict.refusal:
+            terminal.print(Text(f"{verdict.spec}: refused: {verdict.refusal}"))  # no emoji of ":a:"
+    if found.heard < found.draws:
+        terminal.print(
+            "Missing rewards: values are weighed up to all draws as if rewards were missing by prompt and "
+            "model alone. Nothing is assumed in the last column: all missing are 0, all missing are 1."
+        )
+
+
+def _table(found: Verdicts) -> Table:
+    table = Table(
+        "policy", "ips", "snips", "dr", "at any time", "USD", "effective", "missing 0..1", box=None
+    )
+    for verdict in found.policies:
+        if not verdict.refusal:
+            table.add_row(*_row(verdict))
+    return table
+
+
+def _row(verdict: Verdict) -> list[str | Text]:
+    names = ("ips", "snips", "dr", "ips (sequence)")
+    known = [verdict.estimates.get(name) for name in names]
+    cells = ["-" if e is None else f"{e.value:.4f} [{e.low:.4f}, {e.high:.4f}]" for e in known]
+    paid = "-" if verdict.paid_usd is None else f"{verdict.paid_usd:.6f}"
+    gap = "-"
+    if verdict.low is not None and verdict.high is not None:
+        gap = f"{verdict.low.low:.3f}..{verdict.high.high:.3f}"
+    return [Text(verdict.spec), *cells, paid, f"{verdict.reach.effective:,.0f}", gap]
+
+
+def _check(tables: tuple[Path, ...], logs: int, path: Path | None) -> None:
+    from simulations.offpolicy.coverage import cover, scenery_of
+    from simulations.tables import read_table
+
+    found = {table.stem: cover(scenery_of(read_table(table)), logs=logs) for table in tables}
+    shown = Table(
+        f"covered of {logs}", *(f"{name} (rmse)" for name in found), box=None, title="95 % intervals"
+    )
+    for estimator in next(iter(found.values())):
+        cells = [f"{per[estimator].covered} ({per[estimator].rmse:.4f})" for per in found.values()]
+        shown.add_row(estimator, *cells)
+    console().print(shown)
+    if path is not None:
+        plain = {name: {e: asdict(c) for e, c in per.items()} for name, per in found.items()}
+        path.write_text(json.dumps(plain, indent=1) + "\n")

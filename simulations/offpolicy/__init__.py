@@ -1,0 +1,1 @@
+"""What a log says about policies that did not write it: estimators, intervals, diagnoses."""

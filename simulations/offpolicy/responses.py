@@ -1,0 +1,73 @@
+"""Feedback that is missing: how likely it was to come, and what can be said where that cannot be known."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit
+
+from bandit_router.values import Array
+from simulations.estimators import Estimate, ips
+from simulations.offpolicy.draws import Draws
+
+ROWS = 50_000  # that the model is fitted to, at most
+LEAST = 0.005  # probability of a response below which no row is weighed up further
+_RIDGE = 1.0
+_STEPS = 12
+
+
+def response_probabilities(draws: Draws) -> Array:
+    """Return how likely a reward was to be heard, of shape (n,), by prompt and model.
+
+    Logistic regression on the features and on which model it was, with a ridge (Newton's steps). Ones where all
+    was heard. It corrects for feedback that is missing because of the prompt or the model, and for no other:
+    who speaks only when he is displeased is not corrected for (`bounds`).
+    """
+    heard = draws.heard
+    if heard.all() or not heard.any():
+        return np.ones(len(draws))
+    some = np.arange(len(draws))[:: max(1, len(draws) // ROWS)]
+    z, y = _design(draws, some), heard[some].astype(np.float64)
+    beta = np.zeros(z.shape[1])
+    for _ in range(_STEPS):
+        e = expit(z @ beta)
+        bend = (z * (e * (1 - e))[:, None]).T @ z + _RIDGE * np.eye(len(beta))
+        step = np.linalg.solve(bend, z.T @ (y - e) - _RIDGE * beta)
+        beta += step
+        if np.abs(step).max() < 1e-8:
+            break
+    rows = np.arange(len(draws))
+    blocks = [expit(_design(draws, rows[at : at + ROWS]) @ beta) for at in range(0, len(rows), ROWS)]
+    return np.maximum(np.concatenate(blocks), LEAST)
+
+
+def _design(draws: Draws, rows: NDArray[np.int64]) -> Array:
+    models = np.eye(len(draws.models))[draws.chosen[rows]]
+    return np.hstack([draws.x[rows], models])
+
+
+def bounds(
+    draws: Draws, target: Array, logged: Array, rows: NDArray[np.bool_]
+) -> tuple[Estimate, Estimate]:
+    """Return the value (IPS) if every missing reward were 0, and if every one were 1.
+
+    Nothing is assumed about why rewards are missing: the truth lies between (but for chance, for which each has
+    its interval). The gap is the weighed share of what is missing.
+
+    Parameters
+    ----------
+    draws : Draws
+    target, logged : ndarray of shape (n,)
+        Of the model drawn.
+    rows : ndarray of bool, shape (n,)
+
+    References
+    ----------
+    .. [1] Manski, "Nonparametric bounds on treatment effects", American Economic Review 80 (1990).
+    """
+    worst, best = (np.where(draws.heard, draws.reward, fill)[rows] for fill in (0.0, 1.0))
+    cluster = draws.cluster[rows] if draws.talks else None
+    return (
+        ips(target[rows], logged[rows], worst, clusters=cluster),
+        ips(target[rows], logged[rows], best, clusters=cluster),
+    )

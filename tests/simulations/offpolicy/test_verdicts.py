@@ -1,0 +1,135 @@
+"""From a log to what it says: values, refusals, missing rewards, policies that learn."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from bandit_router.errors import ReplayError, SettingsError
+from simulations.offpolicy.coverage import Scenery, draw_log, scenery_of
+from simulations.offpolicy.draws import Draws
+from simulations.offpolicy.responses import response_probabilities
+from simulations.offpolicy.targets import probabilities_of, target_from_spec
+from simulations.offpolicy.verdicts import Verdicts, judge
+from simulations.rounds import Rounds
+from simulations.worlds import small_world
+
+SPECS = ("logged", "thompson", "greedy", "fixed:large-strong", "learn:thompson:floor=0.02")
+
+
+@pytest.fixture(scope="module")
+def scene() -> Scenery:
+    return scenery_of(small_world(0).table(500, 1), dim=8)
+
+
+@pytest.fixture(scope="module")
+def draws(scene: Scenery) -> Draws:
+    return draw_log(scene, 1_200, np.random.default_rng(0))[0]
+
+
+def rounds_of(draws: Draws) -> Rounds:
+    n = len(draws)
+    return Rounds(
+        probability=draws.logged,
+        cost_usd=np.zeros(draws.probabilities.shape),
+        weight=np.ones(n),
+        reason=np.zeros(n, dtype=np.int8),
+        moved=np.zeros(n, dtype=bool),
+        head=np.arange(n),
+        **{name: getattr(draws, name) for name in ("models", "x", "at", "chosen", "mean", "std")},
+        **{name: getattr(draws, name) for name in ("probabilities", "reward", "paid_usd", "cluster")},
+    )
+
+
+@pytest.fixture(scope="module")
+def found(draws: Draws) -> Verdicts:
+    return judge(rounds_of(draws), SPECS)
+
+
+def test_values_are_near_the_truth(found: Verdicts, scene: Scenery, draws: Draws) -> None:
+    verdicts = {verdict.spec: verdict for verdict in found.policies}
+    assert verdicts["logged"].estimates["ips"].value == pytest.approx(draws.reward.mean())
+    strong = scene.quality[:, scene.models.index("large-strong")].mean()
+    error = verdicts["fixed:large-strong"].estimates["ips"]
+    # Four standard errors, of which the interval is two to each side.
+    assert abs(error.value - strong) < 2 * (error.high - error.value)
+    assert verdicts["thompson"].share.keys() == set(scene.models)
+    assert found.calibration.sound
+    assert verdicts["logged"].low is None  # nothing is missing
+
+
+def test_it_is_plain_json_and_rows(found: Verdicts) -> None:
+    document = json.loads(json.dumps(found.document(), allow_nan=False))
+    assert [policy["spec"] for policy in document["policies"]] == list(SPECS)
+    assert {row["estimator"] for row in found.rows()} >= {"ips", "snips", "dr", "ips (sequence)"}
+    assert {swept.estimator for swept in found.policies[0].swept} == {"clipped-ips", "switch-dr", "dros"}
+
+
+def test_a_learner_goes_by_earlier_rows_only(draws: Draws) -> None:
+    target = target_from_spec("learn:linucb:alpha=0.1,floor=0.1,half_life=1h")
+    before = probabilities_of(target, draws)
+    late = draws.reward.copy()
+    late[600:] = 1.0 - late[600:]
+    after = probabilities_of(target, replace(draws, reward=late))
+    assert (before[:601] == after[:601]).all()
+    assert (before[700:] != after[700:]).any()
+    np.testing.assert_allclose(before.sum(axis=1), 1.0)
+    own = probabilities_of(target_from_spec("learn:thompson:from=own"), draws)
+    np.testing.assert_allclose(own.sum(axis=1), 1.0)
+
+
+def test_missing_by_prompt_and_model_is_corrected_and_bounded(scene: Scenery) -> None:
+    """Who is served by the best model seldom speaks: the mean of what is heard is far off."""
+    draws, target = draw_log(scene, 6_000, np.random.default_rng(1))
+    told = np.where(draws.chosen == int(scene.target.mean(axis=0).argmax()), 0.15, 0.8)
+    silent = np.random.default_rng(2).random(len(draws)) >= told
+    missing = replace(draws, reward=np.where(silent, np.nan, draws.reward))
+    np.testing.assert_allclose(response_probabilities(missing), told, atol=0.12)
+    logged = judge(rounds_of(missing), ["logged"]).policies[0]
+    truth = float((scene.logging * scene.quality).sum(axis=1).mean())
+    assert logged.low is not None
+    assert logged.high is not None
+    assert logged.low.value < truth < logged.high.value
+    assert abs(np.nanmean(missing.reward) - truth) > 2 * abs(logged.estimates["dr"].value - truth)
+    assert target.shape == draws.probabilities.shape
+
+
+def test_what_the_log_cannot_support_is_refused(draws: Draws) -> None:
+    rounds = rounds_of(draws)
+    silent = replace(rounds, reward=np.full(len(rounds), np.nan))
+    with pytest.raises(ReplayError, match="no reward was heard"):
+        judge(silent, ["logged"])
+    with pytest.raises(SettingsError, match="no such model"):
+        judge(rounds, ["fixed:absent"])
+    k = 3
+    rarely = rounds.chosen != k
+    without = replace(rounds, reward=np.where(rarely, rounds.reward, np.nan))
+    verdict = judge(without, [f"fixed:{rounds.models[k]}"]).policies[0]
+    assert verdict.refusal is not None
+    assert "support" in verdict.refusal
+
+
+def test_a_model_that_appears_later_is_judged_where_it_was_eligible(draws: Draws) -> None:
+    p = draws.probabilities.copy()
+    p[:600, 3] = 0.0
+    p /= p.sum(axis=1, keepdims=True)
+    coins = np.random.default_rng(3).random((len(p), 1))
+    chosen = (p.cumsum(axis=1) < coins).sum(axis=1).clip(max=3)
+    logged = p[np.arange(len(p)), chosen]
+    changed = replace(draws, probabilities=p, chosen=chosen, logged=logged)
+    found = judge(rounds_of(changed), [f"fixed:{draws.models[3]}", "uniform"])
+    assert found.model_sets == 2
+    assert [verdict.unfit for verdict in found.policies] == [600, 0]
+    assert found.policies[0].estimates["ips"].n == 600
+
+
+@pytest.mark.parametrize(
+    "spec",
+    ["none", "thompson:floor=2", "greedy:half_life=7d", "learn:thompson:from=some", "learn:x"],
+)
+def test_wrong_specs_are_refused(spec: str) -> None:
+    with pytest.raises(SettingsError):
+        target_from_spec(spec)
