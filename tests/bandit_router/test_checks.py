@@ -336,15 +336,20 @@ class _Shared(_Store):
 
 
 class _Piecemeal(_Store):
-    """Appends one by one, and lets a reader in between."""
+    """Appends one by one, and goes on only when who checks has looked in between."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.asked = threading.Event()
+        self.checker = threading.get_ident()
+        self.halfway = False
+        self.seen = threading.Event()
+        self.turn = threading.Lock()  # two halves could make a whole
 
     def read(self, router: str, *, generation: int, after: int | None) -> Changes | Snapshot | None:
+        halfway = self.halfway  # before it reads
         found = self.inner.read(router, generation=generation, after=after)
-        self.asked.set()
+        if halfway and threading.get_ident() == self.checker:
+            self.seen.set()
         return found
 
     def append(
@@ -357,14 +362,14 @@ class _Piecemeal(_Store):
         after: int | None = None,
     ) -> int:
         new = 0
-        for delta in deltas:
-            new += self.inner.append(
-                router, [delta], generation=generation, complete=complete, after=after
-            )
-            # The first read may have begun too early; a second comes only where that one saw no fault.
-            for patience in (30.0, 0.3) if delta.key == 3 else ():
-                self.asked.clear()
-                self.asked.wait(patience)
+        with self.turn:
+            for delta in deltas:
+                new += self.inner.append(
+                    router, [delta], generation=generation, complete=complete, after=after
+                )
+                if delta.key == 3:
+                    self.halfway = True
+                    self.seen.wait(30)
         return new
 
 
