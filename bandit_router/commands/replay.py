@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bandit_router.commands.options import console, with_config
-from bandit_router.commands.simulate import EXISTING, WRITTEN, in_folder
+from bandit_router.commands.tables import EXISTING, WRITTEN, in_folder
 from bandit_router.config import Config
 from bandit_router.errors import ReplayError
 
