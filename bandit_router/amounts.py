@@ -4,14 +4,14 @@ An error of the root is about as large for long answers as for short ones, and t
 ``r = sqrt(amount)`` say exactly what is needed to predict without bias: the mean amount is ``c / n``, and
 the mean of the squared prediction is ``w' A w / n``. So ``(w . x)^2 c / (w' A w)`` is on average, over the
 prompts that were seen, what the amounts are. Strength of the ridge and what models have in common are
-chosen from the sums, as for beliefs.
+chosen from the sums, as for beliefs; so is how much counts of what was known before.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from bandit_router.errors import FormatError
 from bandit_router.evidence import Evidence, Observation, evidence_from_bytes, evidence_to_bytes
@@ -22,6 +22,7 @@ LEAST = 0.25  # of the mean root: what a prompt is thought to amount to at least
 SPREAD = 3.0  # standard deviations of the roots, beyond which no prediction goes
 FIRST_FIT = 25  # amounts before the first fit
 GROWTH = 0.1  # share by which they grow until the next
+POWERS = (1.0, 0.0)  # what was known before counts, or it does not
 _DUST = 1e-9  # observations; what rounding leaves of those that were taken away again
 
 
@@ -55,7 +56,27 @@ class Shape:
         return root * root
 
 
-Shapes = dict[str | None, Shape]
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Shapes:
+    """How the amounts of all models differ by prompt; a pure function of their sums.
+
+    Attributes
+    ----------
+    models : mapping of str to Shape
+        Of every model of which an amount is known.
+    common : Shape, optional
+        What all have in common; None where nothing is known.
+    power : float
+        What each amount counts that was known before.
+    """
+
+    models: Mapping[str, Shape] = field(default_factory=dict)
+    common: Shape | None = None
+    power: float = 1.0
+
+    def get(self, model: str) -> Shape | None:
+        """Return that of a model, or what it is thought to share with the others."""
+        return self.models.get(model, self.common)
 
 
 class Amounts:
@@ -65,6 +86,8 @@ class Amounts:
     ----------
     half_life : float
         How long it takes until an amount counts half [s].
+    known : mapping of str to Evidence, optional
+        What was known before, of some models: of an evaluation, say. It is kept apart from `evidence`.
 
     Attributes
     ----------
@@ -88,15 +111,16 @@ class Amounts:
     [0.4, 1.6]
     """
 
-    def __init__(self, *, half_life: float) -> None:
+    def __init__(self, *, half_life: float, known: Mapping[str, Evidence] | None = None) -> None:
         self.half_life = half_life
+        self.known = dict(known or {})
         self.evidence: dict[str, Evidence] = {}
-        self._shapes: Shapes = {}
+        self._shapes = Shapes()
         self.news = 0
 
     def add(self, model: str, x: Array, amount: float, *, at: float, sign: float = 1.0) -> None:
         """Add (or with ``sign=-1`` subtract) one amount as of `at` [s]; another length of `x` is left out."""
-        if self.evidence and len(x) != self._dim:
+        if self._dim not in (None, len(x)):
             return
         root = math.sqrt(amount)
         observation = Observation(
@@ -108,7 +132,7 @@ class Amounts:
     def merge(self, evidence: Mapping[str, Evidence], *, sign: float = 1.0) -> None:
         """Add (or with ``sign=-1`` subtract) sums of the same features; those of others are left out."""
         for model, sums in evidence.items():
-            if not self.evidence or sums.dim == self._dim:
+            if self._dim in (None, sums.dim):
                 self._of(model, sums.dim).merge(sums, sign=sign)
                 self.news += round(sums.n) + 1
 
@@ -116,8 +140,8 @@ class Amounts:
         return self.evidence.setdefault(model, Evidence(dim, half_life=self.half_life))
 
     @property
-    def _dim(self) -> int:
-        return next(iter(self.evidence.values())).dim
+    def _dim(self) -> int | None:
+        return next((sums.dim for sums in (*self.evidence.values(), *self.known.values())), None)
 
     def stale(self, *, at: float) -> bool:
         """Return whether the amounts have grown enough by `at` [s] to be fitted again."""
@@ -129,28 +153,47 @@ class Amounts:
         self.adopt(self.shapes(at=at))
 
     def shapes(self, *, at: float) -> Shapes:
-        """Return how the amounts of each model differ by prompt, and under None what all have in common."""
-        known = {m: sums for m, sums in self.evidence.items() if sums.n * sums.fading(at) > _DUST}
-        if not known:
-            return {}
-        beliefs = Beliefs([], self._dim, half_life=self.half_life)
-        beliefs.evidence = known
+        """Return how the amounts of each model differ by prompt, and what all have in common."""
+        live = {m: sums for m, sums in self.evidence.items() if sums.n * sums.fading(at) > _DUST}
+        before = {m: Evidence(sums.dim, half_life=self.half_life) for m, sums in self.known.items()}
+        models = before | live
+        if not models:
+            return Shapes()
+        beliefs = Beliefs([], self._dim or 0, half_life=self.half_life, known=self.known, powers=POWERS)
+        beliefs.evidence = models
         fit = beliefs.fit(at=at)
-        together, spread = Evidence(self._dim, half_life=self.half_life), _spread(known.values())
-        for sums in known.values():
+        counted = self._counted(models, fit.power)
+        together, spread = Evidence(beliefs.dim, half_life=self.half_life), _spread(counted.values())
+        for sums in counted.values():
             together.merge(sums)
-        shapes: Shapes = {None: Shape.of(together, fit.centre, spread)}
-        for (model, sums), weights in zip(known.items(), fit.weights, strict=True):
-            shapes[model] = Shape.of(sums, weights, spread)
-        return shapes
+        weights = zip(counted.items(), fit.weights, strict=True)
+        return Shapes(
+            models={m: Shape.of(sums, w, spread) for (m, sums), w in weights if sums.n > 0},
+            common=Shape.of(together, fit.centre, spread),
+            power=fit.power,
+        )
+
+    def _counted(self, live: Mapping[str, Evidence], power: float) -> dict[str, Evidence]:
+        """The sums of each model, with those that were known before at some power."""
+        counted = {model: sums.copy() for model, sums in live.items()}
+        for model, sums in self.known.items():
+            less = sums.copy()
+            less.scale(power)
+            counted[model].merge(less)
+        return counted
 
     def adopt(self, shapes: Shapes) -> None:
         """Predict by these from now on."""
         self._shapes, self.news = shapes, 0
 
+    @property
+    def power(self) -> float:
+        """What each amount counts that was known before: all of it, until what is seen contradicts it."""
+        return self._shapes.power
+
     def multiple(self, model: str, x: Array | None) -> float:
         """Return what a prompt amounts to, as a multiple of the model's mean; 1 where nothing is known."""
-        shape = self._shapes.get(model) or self._shapes.get(None)
+        shape = self._shapes.get(model)
         if x is None or shape is None or len(shape.weights) != len(x):
             return 1.0
         return shape.at(x)
@@ -178,7 +221,7 @@ class Amounts:
 
 def _spread(evidence: Iterable[Evidence]) -> float:
     """Standard deviation of the roots of a model, as a part of their mean; of all models together."""
-    known = list(evidence)
+    known = [sums for sums in evidence if sums.n > 0]
     squares = sum(sums.c for sums in known)
     means = sum(float(sums.b[0]) ** 2 / sums.n for sums in known)
     return math.sqrt(max(squares / max(means, _DUST) - 1.0, 0.0))

@@ -140,7 +140,13 @@ class _Sums:
         return _Sums(self.A, self.b - known, c, self.n)
 
 
-def _choose_power(live: Sequence[_Sums], known: Sequence[_Sums], prior: Prior, centre: Array) -> float:
+def _choose_power(
+    live: Sequence[_Sums],
+    known: Sequence[_Sums],
+    prior: Prior,
+    centre: Array,
+    powers: Sequence[float] = POWERS,
+) -> float:
     """How much of what was known before counts: the power under which it foretells best what was seen since.
 
     The sums of what was known, each of that power, are a belief; what it foretold of the rewards since is
@@ -149,9 +155,9 @@ def _choose_power(live: Sequence[_Sums], known: Sequence[_Sums], prior: Prior, c
     """
     seen = [(after, before) for after, before in zip(live, known, strict=True) if after.n > 0]
     if not any(before.n > 0 for _, before in seen):
-        return POWERS[0]
+        return 1.0
     pairs = [(after.centred(centre), before.centred(centre)) for after, before in seen]
-    return max(POWERS, key=lambda power: _foretold(pairs, power, prior) - _DOUBT * (power < 1.0))
+    return max(powers, key=lambda power: _foretold(pairs, power, prior) - _DOUBT * (power < 1.0))
 
 
 def _foretold(pairs: Sequence[tuple[_Sums, _Sums]], power: float, prior: Prior) -> float:
@@ -235,6 +241,8 @@ class Beliefs:
     known : mapping of str to Evidence, optional
         What was known before, of some models: of an evaluation, say. It is kept apart from `evidence`, and
         how much of it counts is chosen at every fit: all of it, until what is seen contradicts it.
+    powers : sequence of float
+        Of which it is chosen.
 
     Notes
     -----
@@ -257,8 +265,10 @@ class Beliefs:
         half_life: float | None = None,
         prior: Prior | None = None,
         known: Mapping[str, Evidence] | None = None,
+        powers: Sequence[float] = POWERS,
     ) -> None:
         self.dim = dim
+        self.powers = tuple(powers)
         self.half_life = half_life
         self.fixed_prior = prior
         self.known = dict(known or {})
@@ -358,7 +368,7 @@ class Beliefs:
         known = [self._known_of(model, at) for model in self.evidence]
         sums = [a + b for a, b in zip(live, known, strict=True)]
         prior, centre = self._choose_prior(sums)
-        power = _choose_power(live, known, prior, centre)
+        power = _choose_power(live, known, prior, centre, self.powers)
         if power < 1.0:
             sums = [a + b.scaled(power) for a, b in zip(live, known, strict=True)]
             prior, centre = self._choose_prior(sums)

@@ -3,6 +3,9 @@
 What the calls of a model come to on average is a mean; how prompts differ is said by `Amounts`. Old calls
 fade by forward decay, so that a model that became slower or wordier is noticed within weeks while the
 order in which outcomes arrive does not matter.
+
+What was known before is kept apart, as beliefs keep it. Of its amounts, each counts what `Amounts` chooses from
+how well it foretells those that were seen since; so does what it says of prices paid and of speed.
 """
 
 from __future__ import annotations
@@ -142,6 +145,11 @@ def _mean(sums: Array, total: str, count: str, told: str) -> float | None:
 class Predictions:
     """The sums of all models.
 
+    Parameters
+    ----------
+    known : Predictions, optional
+        What was known before, of an evaluation, say. It does not travel with `to_bytes`.
+
     Examples
     --------
     >>> predictions = Predictions()
@@ -151,11 +159,14 @@ class Predictions:
     array([2.])
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, known: Predictions | None = None) -> None:
         self.epoch = 0
         self.sums: dict[str, Array] = {}
-        self.amounts = Amounts(half_life=HALF_LIFE)
-        self._rates: dict[str, _Rate] = {}  # of the sums as they are
+        self.known = known
+        before = {} if known is None else known.amounts.evidence
+        self.amounts: Amounts = Amounts(half_life=HALF_LIFE, known=before)
+        self._rates: dict[str, _Rate] = {}  # of the sums as they are, and the power of what was known
+        self._rated_at = 1.0
 
     def add(
         self, model: str, amounts: Array, *, at: float, sign: float = 1.0, x: Array | None = None
@@ -231,16 +242,31 @@ class Predictions:
         return Forecast(cost_usd=np.array(expected), latency_s=latency, worst_usd=np.array(worst))
 
     def _rate(self, model: str) -> _Rate:
+        if self._rated_at != self.amounts.power:
+            self._rates, self._rated_at = {}, self.amounts.power
         if model not in self._rates:
-            self._rates[model] = _Rate.of(self.sums.get(model))
+            self._rates[model] = _Rate.of(self._counted(model, self._rated_at))
         return self._rates[model]
 
+    def _counted(self, model: str, power: float) -> Array | None:
+        """The sums of a model, with those that were known before at some power."""
+        live, known = self.sums.get(model), self.known
+        if known is None or model not in known.sums or power == 0.0:
+            return live
+        shrink = power * math.ldexp(1.0, max(min(known.epoch - self.epoch, 1000), -2000))
+        less = np.where(_FADES, shrink, 1.0) * known.sums[model]
+        return less if live is None else live + less
+
     def _sibling_tokens(self) -> float:
-        told = [tokens for name in self.sums if (tokens := self._rate(name).tokens) is not None]
+        names = self.sums if self.known is None else self.sums | self.known.sums
+        told = [tokens for name in names if (tokens := self._rate(name).tokens) is not None]
         return float(np.mean(told)) if told else ANSWER_TOKENS
 
     def copy(self) -> Predictions:
-        """Return sums of their own, which predict by prompt once they are fitted."""
+        """Return the same sums in arrays of their own, without what was known before.
+
+        They predict by prompt once they are fitted.
+        """
         return Predictions.from_bytes(self.to_bytes())
 
     def plain(self, dim: int) -> Predictions:

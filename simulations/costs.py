@@ -21,14 +21,14 @@ class Costs:
     guessed_tokens : ndarray of shape (n,)
         Input tokens as `Prompt.input_tokens` guesses them.
     known : bytes, optional
-        What is known before round one, as `Predictions.to_bytes`.
+        What is known before round one, as `Predictions.to_bytes`. It counts until it proves wrong.
     """
 
     def __init__(
         self, table: Table, features: Array, guessed_tokens: Array, *, known: bytes | None = None
     ) -> None:
         self.table, self.features, self.guessed = table, features, guessed_tokens
-        self.predictions = Predictions() if known is None else Predictions.from_bytes(known)
+        self.predictions = Predictions(known=None if known is None else Predictions.from_bytes(known))
         self.predictions.amounts.fit(at=0.0)
 
     def forecast(self, row: int) -> tuple[Array, Array]:

@@ -36,7 +36,7 @@ def test_the_mean_of_the_predictions_is_the_mean_of_the_amounts() -> None:
     """Over the prompts seen, to rounding, where none is beyond what was seen."""
     amounts = told()
     (sums,) = amounts.evidence.values()
-    weights = amounts.shapes(at=NOW)["small"].weights
+    weights = amounts.shapes(at=NOW).models["small"].weights
     mean_square = float(weights @ sums.A @ weights) / sums.n
     assert mean_square == pytest.approx(1.0, rel=1e-9)
     x, amount = some(200)
@@ -53,7 +53,7 @@ def test_weights_are_a_direct_solve() -> None:
     beliefs.replace({"small": evidence}, at=NOW)
     weights = beliefs.fit(at=NOW).weights[0]
     scale = amount.sum() / ((x @ weights) ** 2).sum()
-    shape = amounts.shapes(at=NOW)["small"]
+    shape = amounts.shapes(at=NOW).models["small"]
     inside = x[5] @ shape.weights
     assert shape.least < inside < shape.most
     assert amounts.multiple("small", x[5]) * amount.mean() == pytest.approx(
@@ -114,7 +114,7 @@ def test_other_features_are_left_out() -> None:
 def test_nothing_is_predicted_beyond_what_was_seen() -> None:
     amounts, (_, amount) = told(), some(200)
     root = np.sqrt(amount)
-    shape = amounts.shapes(at=NOW)["small"]
+    shape = amounts.shapes(at=NOW).models["small"]
     assert shape.most / shape.least == pytest.approx((1 + SPREAD * root.std() / root.mean()) / LEAST)
     for far, edge in ((1e3, shape.most), (-1e3, shape.least)):
         assert amounts.multiple("small", np.array([1.0, far, 0.0, 0.0])) == edge**2
@@ -157,3 +157,36 @@ def test_bytes_give_the_same_sums_and_refuse_others() -> None:
         Amounts.from_bytes(evidence_to_bytes(two), half_life=HALF_LIFE)
     with pytest.raises(NewerFormatError):
         Amounts.from_bytes(b"BRES\xff\xff" + amounts.to_bytes()[6:], half_life=HALF_LIFE)
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_what_was_known_counts_until_it_is_contradicted(right: bool) -> None:
+    """It is all of it while nothing is seen; and all or nothing of it once there is something to compare."""
+    before = Amounts(half_life=HALF_LIFE)
+    x, amount = some(300, seed=1)
+    for row, a in zip(x, amount, strict=True):
+        before.add("small", row, float(a if right else 9.0 * a), at=NOW)
+        before.add("large", row, float(9.0 * a if right else a), at=NOW)
+    amounts = Amounts(half_life=HALF_LIFE, known=before.evidence)
+    amounts.fit(at=NOW)
+    before.fit(at=NOW)
+    assert amounts.power == 1.0
+    assert amounts.multiple("large", x[3]) == pytest.approx(before.multiple("large", x[3]))
+    for row, a in zip(*some(60, seed=2), strict=True):  # of one model alone
+        amounts.add("small", row, float(a), at=NOW)
+    amounts.fit(at=NOW)
+    assert amounts.power == (1.0 if right else 0.0)
+    counted = Amounts(half_life=HALF_LIFE)
+    counted.merge(amounts.evidence)
+    counted.merge(before.evidence if right else {})
+    counted.fit(at=NOW)
+    for model in ("small", "large"):
+        assert amounts.multiple(model, x[3]) == pytest.approx(counted.multiple(model, x[3]))
+    assert set(amounts.evidence) == {"small"}
+
+
+def test_what_was_known_with_other_features_is_no_measure() -> None:
+    """The first length that is known is the length of all."""
+    amounts = Amounts(half_life=HALF_LIFE, known=told().evidence)
+    amounts.add("small", np.ones(7), 1.0, at=NOW)
+    assert amounts.evidence == {}

@@ -242,3 +242,44 @@ def test_truncated_longer_and_newer_bytes_are_refused() -> None:
 def test_bytes_of_sums_that_are_not_finite_are_refused(bad: float) -> None:
     with pytest.raises(FormatError, match="finite"):
         Predictions.from_bytes(VALID_1[:-8] + struct.pack("<d", bad))
+
+
+def test_what_was_known_before_is_kept_apart_and_unlearnt_where_it_is_wrong() -> None:
+    """An evaluation that took the models for each other is believed at first, and then not at all.
+
+    Fifty answers of one model cast doubt on what was said of the other, too.
+    """
+    rng = np.random.default_rng(0)
+
+    def answers(predictions: Predictions, model: str, tokens: int, n: int) -> None:
+        for _ in range(n):
+            x, said = np.array([1.0, rng.normal()]), Outcome(output_tokens=int(rng.poisson(tokens)))
+            predictions.add(model, contribution(said, 10.0), at=NOW, x=x)
+        predictions.amounts.fit(at=NOW)
+
+    before = Predictions()
+    answers(before, "small", 1_000, 200)
+    answers(before, "large", 50, 200)
+    warm, bytes_before = Predictions(known=before), before.to_bytes()
+    warm.amounts.fit(at=NOW)
+    x = np.array([1.0, 0.0])
+    small, large = warm.forecast([SMALL, LARGE], 0.0, x=x).cost_usd
+    assert small == pytest.approx(SMALL.cost_usd(0, 1_000), rel=0.05)
+    assert large == pytest.approx(LARGE.cost_usd(0, 50), rel=0.05)
+    answers(warm, "small", 50, 50)
+    assert warm.amounts.power == 0.0
+    small, large = warm.forecast([SMALL, LARGE], 0.0, x=x).cost_usd
+    assert small == pytest.approx(SMALL.cost_usd(0, 50), rel=0.1)
+    assert large == pytest.approx(LARGE.cost_usd(0, 50), rel=0.1)  # as its sibling
+    assert before.to_bytes() == bytes_before
+    assert set(Predictions.from_bytes(warm.to_bytes()).sums) == {"small"}
+
+
+def test_what_was_known_is_a_part_of_the_means() -> None:
+    before = told(("small", Outcome(output_tokens=500, latency_s=1.0), 10.0, NOW))
+    warm = Predictions(known=before)
+    assert amounts(warm) == amounts(before)
+    warm.add("small", contribution(Outcome(output_tokens=100, latency_s=3.0), 10.0), at=NOW)
+    forecast = warm.forecast([SMALL], 0.0)
+    assert forecast.latency_s[0] == pytest.approx(2.0)
+    assert forecast.cost_usd[0] == pytest.approx(SMALL.cost_usd(0, 300))
