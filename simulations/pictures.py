@@ -1,4 +1,4 @@
-"""Runs as pictures: inline SVG, drawn without pyplot and its global state."""
+"""Runs and verdicts as pictures: inline SVG, drawn without pyplot and its global state."""
 
 from __future__ import annotations
 
@@ -135,6 +135,36 @@ def plane_picture(groups: Mapping[str, Sequence[Run]], table: Table, budget_usd:
         axes.margins(x=0.12)
         axes.set(xlabel="mean cost [USD per 1,000 requests]", ylabel="mean quality")
         return _svg(figure, "Mean cost against mean quality: single models, their hull, policies")
+
+
+def interval_picture(values: Mapping[str, tuple[float, float, float]], label: str) -> str:
+    """Draw a mean and its interval for each name, from the top down."""
+    with mpl.rc_context(STYLE):
+        figure, axes = _figure(6.2, 0.8 + 0.38 * len(values))
+        for at, (mean, low, high) in enumerate(values.values()):
+            axes.plot([low, high], [at, at], color=colour(at), linewidth=1.7)
+            axes.plot(mean, at, "o", color=colour(at), markersize=7, markeredgecolor="white")
+        _name_rows(axes, list(values))
+        axes.set(xlabel=label)
+        return _svg(figure, f"Intervals: {label}")
+
+
+def stacked_picture(shares: Mapping[str, Sequence[float]]) -> str:
+    """Draw the parts that add up to a whole for each name, from the top down."""
+    with mpl.rc_context(STYLE):
+        figure, axes = _figure(6.2, 0.8 + 0.38 * len(shares))
+        for at, parts in enumerate(shares.values()):
+            starts = np.concatenate([[0.0], np.cumsum(parts)[:-1]])
+            axes.barh(at, parts, left=starts, height=0.6, color=[colour(k) for k in range(len(parts))])
+        _name_rows(axes, list(shares))
+        axes.set_xticks([0, 0.5, 1], ["0", "50 %", "100 %"])
+        return _svg(figure, "Shares of models, by policy")
+
+
+def _name_rows(axes: Axes, names: Sequence[str]) -> None:
+    axes.set_yticks(range(len(names)), [shorten(name, 30) for name in names])
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.grid(visible=False, axis="y")
 
 
 def moving_mean(values: Array, window: int) -> Array:

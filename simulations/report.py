@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -139,13 +139,18 @@ def write_html(path: str | Path, table: Table, runs: Sequence[Run]) -> None:
     ImportError
         matplotlib or jinja2 is not installed.
     """
+    write_page(path, lambda: _page(table, runs))
+
+
+def write_page(path: str | Path, page: Callable[[], str]) -> None:
+    """Write a page that is made with matplotlib and jinja2, or say how to get them."""
     try:
-        page = _page(table, runs)
+        text = page()
     except ImportError as error:
         raise ImportError(
             f"reports need the extra: pip install 'bandit-router[simulate]' ({error})"
         ) from error
-    Path(path).write_text(page, "utf-8")
+    Path(path).write_text(text, "utf-8")
 
 
 def _groups(runs: Sequence[Run]) -> dict[tuple[float, float | None, str], list[Run]]:
@@ -250,6 +255,19 @@ def _caption(table: Table, runs: Sequence[Run]) -> str:
 
 
 def _page(table: Table, runs: Sequence[Run]) -> str:
+    return rendered(
+        TEMPLATE,
+        table=table,
+        seeds=sorted({run.seed for run in runs}),
+        rounds=max(len(run.chosen) for run in runs),
+        caption=_caption(table, runs),
+        sections=_sections(table, runs),
+        phases=_changes(runs),
+    )
+
+
+def rendered(template: str, **shown: Any) -> str:  # Any: what the template shows
+    """Return one page that needs nothing else, of a template beside ``page.html``."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -261,15 +279,7 @@ def _page(table: Table, runs: Sequence[Run]) -> str:
     )
     environment.filters["top"] = top_shares
     environment.globals["fixed"] = _fixed
-    return environment.get_template(TEMPLATE).render(
-        table=table,
-        version=__version__,
-        seeds=sorted({run.seed for run in runs}),
-        rounds=max(len(run.chosen) for run in runs),
-        caption=_caption(table, runs),
-        sections=_sections(table, runs),
-        phases=_changes(runs),
-    )
+    return environment.get_template(template).render(version=__version__, **shown)
 
 
 def _changes(runs: Sequence[Run]) -> tuple[Phase, ...]:

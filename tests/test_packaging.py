@@ -48,6 +48,7 @@ def test_the_wheel_ships_three_packages_and_the_migrations(wheel: Path) -> None:
         "bandit_router/migrations/env.py",
         "bandit_router/migrations/versions/0001_first.py",
         "simulations/report.html",
+        "simulations/replay.html",
     ):
         assert needed in names
     assert not [name for name in names if "test" in name.lower() and name.endswith(".py")]

@@ -39,6 +39,7 @@ MOMENT = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"])
 @click.option("--since", type=MOMENT, help="The first moment, UTC.")
 @click.option("--until", type=MOMENT, help="The first moment that is left out, UTC.")
 @click.option("--json", "path", type=WRITTEN, callback=in_folder, help="Write the results for machines.")
+@click.option("--html", "page", type=WRITTEN, callback=in_folder, help="Write a page.")
 @click.option(
     "--check",
     "tables",
@@ -55,6 +56,7 @@ def replay(
     until: datetime | None,
     path: Path | None,
     *,
+    page: Path | None,
     tables: tuple[Path, ...],
     logs: int,
 ) -> None:
@@ -81,6 +83,10 @@ def replay(
     _show(found)
     if path is not None:
         path.write_text(json.dumps(found.document(), indent=1) + "\n")
+    if page is not None:
+        from simulations.offpolicy.page import write_html
+
+        write_html(page, found)
     if all(verdict.refusal for verdict in found.policies):
         raise ReplayError("the log supports an answer for none of these policies")
 

@@ -21,7 +21,11 @@ def replay(*arguments: str) -> str:
 
 
 def test_a_log_is_replayed(tmp_path: Path) -> None:
-    url, path = f"sqlite:///{tmp_path / 'log.db'}", tmp_path / "found.json"
+    url, path, page = (
+        f"sqlite:///{tmp_path / 'log.db'}",
+        tmp_path / "found.json",
+        tmp_path / "found.html",
+    )
     with Router.open(url, models=[Model(name) for name in "abcdef"], policy=Uniform()) as router:
         for i in range(90):
             decision = router.choose(f"x {i}")
@@ -30,7 +34,7 @@ def test_a_log_is_replayed(tmp_path: Path) -> None:
         router.choose("only", models=["a"])
     said = replay(
         *("--log", url, "--policy", "uniform", "--policy", "fixed:a", "--policy", "greedy"),
-        *("--json", str(path), "--since", "2020-01-01"),
+        *("--json", str(path), "--html", str(page), "--since", "2020-01-01"),
     )
     assert "90 draws" in said
     assert "left out: 1: only one model was eligible" in said
@@ -39,6 +43,9 @@ def test_a_log_is_replayed(tmp_path: Path) -> None:
     ips = uniform["estimates"]["ips"]
     assert ips["low"] < ips["value"] < ips["high"]
     assert 0.05 < ips["value"] < 0.95
+    shown = page.read_text("utf-8")
+    assert "No answer for fixed:a" in shown
+    assert f"{ips['value']:.4f}" in shown
     with pytest.raises(ReplayError, match="decided nothing in that period"):
         replay("--log", url, "--until", "2020-01-01")
 

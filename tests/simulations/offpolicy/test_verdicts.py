@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from drawn import rounds_of
 
 from bandit_router.errors import ReplayError, SettingsError
 from simulations.offpolicy.coverage import Scenery, draw_log, scenery_of
@@ -14,7 +15,6 @@ from simulations.offpolicy.draws import Draws
 from simulations.offpolicy.responses import response_probabilities
 from simulations.offpolicy.targets import probabilities_of, target_from_spec
 from simulations.offpolicy.verdicts import Verdicts, judge
-from simulations.rounds import Rounds
 from simulations.worlds import small_world
 
 SPECS = ("logged", "thompson", "greedy", "fixed:large-strong", "learn:thompson:floor=0.02")
@@ -28,20 +28,6 @@ def scene() -> Scenery:
 @pytest.fixture(scope="module")
 def draws(scene: Scenery) -> Draws:
     return draw_log(scene, 1_200, np.random.default_rng(0))[0]
-
-
-def rounds_of(draws: Draws) -> Rounds:
-    n = len(draws)
-    return Rounds(
-        probability=draws.logged,
-        cost_usd=np.zeros(draws.probabilities.shape),
-        weight=np.ones(n),
-        reason=np.zeros(n, dtype=np.int8),
-        moved=np.zeros(n, dtype=bool),
-        head=np.arange(n),
-        **{name: getattr(draws, name) for name in ("models", "x", "at", "chosen", "mean", "std")},
-        **{name: getattr(draws, name) for name in ("probabilities", "reward", "paid_usd", "cluster")},
-    )
 
 
 @pytest.fixture(scope="module")
