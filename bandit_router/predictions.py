@@ -21,6 +21,7 @@ from bandit_router.values import Array
 
 HALF_LIFE = 7 * 86_400.0  # [s]; prices and speeds of hosted models change over weeks
 ANSWER_TOKENS = 300.0  # expected of a model, and of its siblings, before the first outcome
+WRITING = 0.5  # of the time that a call takes on average, what goes as the answer is long
 _FIELDS = (
     *("calls", "outputs", "output_tokens", "inputs", "input_tokens", "guessed_tokens"),
     *("payments", "paid_usd", "timings", "latency_s"),
@@ -150,6 +151,12 @@ class _Rate:
             longer = max(longer, guessed_tokens / self.guessed_tokens)
         return self.paid_usd * longer
 
+    def took_s(self, multiple: float) -> float | None:
+        """Return what a call takes [s] whose answer is so many times as long as the mean."""
+        if self.latency_s is None or self.tokens is None:
+            return self.latency_s
+        return self.latency_s * (1.0 + WRITING * (multiple - 1.0))
+
 
 def _priced(model: Model) -> bool:
     return model.input_usd_per_mtok > 0 or model.output_usd_per_mtok > 0
@@ -241,7 +248,7 @@ class Predictions:
             The longest that the answer may be.
         """
         rates = [self._rate(model.name) for model in models]
-        expected, worst = [], []
+        expected, worst, took = [], [], []
         for model, rate in zip(models, rates, strict=True):
             multiple = self.amounts.multiple(model.name, x)
             mean = self._sibling_tokens() if rate.tokens is None else rate.tokens
@@ -253,7 +260,8 @@ class Predictions:
             else:
                 longest = rate.worst_usd(model, guessed_tokens, max_tokens, answer_tokens=mean)
                 worst.append(max(cost_usd, longest))
-        latency = _filled([rate.latency_s for rate in rates])
+            took.append(rate.took_s(likely / mean if mean > 0 else 1.0))
+        latency = _filled(took)
         return Forecast(cost_usd=np.array(expected), latency_s=latency, worst_usd=np.array(worst))
 
     def _rate(self, model: str) -> _Rate:

@@ -237,6 +237,21 @@ def test_the_worst_case_is_no_less_than_expected_and_grows(
     assert (loose.worst_usd >= tight.worst_usd * (1 - 1e-12)).all()
 
 
+def test_a_call_with_a_longer_answer_takes_longer() -> None:
+    """Half of the time that a call takes goes as its answer is long, by prompt and by `max_tokens`."""
+    known = Predictions()
+    for i in range(200):
+        x, tokens = np.array([1.0, i % 2]), 300 if i % 2 else 100
+        outcome = Outcome(output_tokens=tokens, latency_s=2.0)
+        known.add("small", contribution(outcome, 10.0), at=NOW, x=x)
+    known.amounts.fit(at=NOW)
+    short, long = (known.forecast([SMALL], 0.0, x=np.array([1.0, f])).latency_s for f in (0.0, 1.0))
+    np.testing.assert_allclose([*short, *long], [1.5, 2.5], rtol=0.05)
+    assert known.forecast([SMALL], 0.0, max_tokens=50).latency_s == pytest.approx(2.0 * (1 - 0.5 * 0.75))
+    timed = told(("small", Outcome(latency_s=2.0), 10.0, NOW))
+    assert timed.forecast([SMALL], 0.0, max_tokens=50).latency_s.tolist() == [2.0]  # no length was told
+
+
 def test_a_price_cut_acts_at_once() -> None:
     known = told(("small", Outcome(output_tokens=500, cost_usd=1e-3), 10.0, NOW))
     cheap = Model("small", input_usd_per_mtok=0.1, output_usd_per_mtok=0.2)
