@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from bandit_router.errors import NoEligibleModelError
 from bandit_router.events import Candidate, Model, Reason
+from bandit_router.newcomers import Newcomers
 from bandit_router.pacing import Mask, Pacer
 from bandit_router.policies import Policy, with_floor, with_shares
 from bandit_router.preference import Preference, within_cap, within_drop
@@ -91,6 +93,30 @@ def eligible(offer: Offer, request: Request) -> Mask:
             f"{(listed & roomy).sum()} with room for the prompt, {left.sum()} within the cap on cost"
         )
     return left
+
+
+def within_trials(
+    offer: Offer, left: Mask, newcomers: Newcomers, rewards: Callable[[str], float], *, budget_usd: float
+) -> Mask:
+    """Return which of the eligible models are known, or may be tried under the budget, of shape (K,).
+
+    Where all that are left are newcomers that may not, they serve all the same.
+
+    Parameters
+    ----------
+    offer : Offer
+    left : ndarray of bool of shape (K,)
+        The eligible models.
+    newcomers : Newcomers
+    rewards : callable
+        Returns how many rewards of a model are known.
+    budget_usd : float
+        Mean cost per request to be kept [USD].
+    """
+    names = [model.name for model in offer.models]
+    newcomers.meet([name for name, there in zip(names, left, strict=True) if there], rewards)
+    payable: Mask = left & newcomers.payable(names, offer.cost_usd, rewards, budget_usd=budget_usd)
+    return payable if payable.any() else left
 
 
 def good_enough(offer: Offer, left: Mask, preference: Preference, pacer: Pacer | None) -> Mask:

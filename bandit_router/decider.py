@@ -6,15 +6,16 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
-from bandit_router.choosing import Offer, eligible, good_enough, reason_for, weigh
+from bandit_router.choosing import Offer, eligible, good_enough, reason_for, weigh, within_trials
 from bandit_router.embeddings import EmbeddedFeatures
 from bandit_router.errors import EmbeddingsUnavailableError, NoEligibleModelError, UnknownModelError
-from bandit_router.events import Decision, new_id
+from bandit_router.events import Decision, Model, new_id
 from bandit_router.learner import Learner
 from bandit_router.log.deciding import Turn
 from bandit_router.pacing import Mask
@@ -152,8 +153,10 @@ class Decider:
         if turn is not None and not _may_serve(turn, everything, left):
             turn = None
         with self._lock:
-            pacer = self._purse.pacer(view, everything, self._learner.bills)
+            costs = partial(self._costs, view, request, x)
+            pacer = self._purse.pacer(view, everything, self._learner.bills, costs)
             if turn is None:
+                left = self._payable(view, everything, left)
                 left = good_enough(everything, left, _preference(request, view), pacer)
             else:
                 left = left & np.array([model.name == turn.model for model in everything.models])
@@ -194,7 +197,7 @@ class Decider:
         with self._lock:
             if decision.conversation is not None and decision.conversation_head is None:
                 self._keep(decision.conversation, Turn(head=decision.id, model=decision.model))
-            self._purse.charge(decision.id, decision.predicted_usd or 0.0)
+            self._purse.charge(decision.id, decision.model, decision.predicted_usd or 0.0)
 
     def _offer(self, view: View, request: Request, x: Array, unit: float | None) -> Offer:
         models = view.registration.models
@@ -216,6 +219,23 @@ class Decider:
             latency_s=forecast.latency_s,
             utility=preference.utility(mean, forecast.cost_usd, forecast.latency_s, cost_unit_usd=unit),
         )
+
+    def _costs(self, view: View, request: Request, x: Array, models: Sequence[Model]) -> Array:
+        """What a request costs on models at the prices that they have [USD]."""
+        with self._learner.lock:
+            forecast = view.predictions.forecast(
+                models, request.prompt.input_tokens, x=x, max_tokens=request.max_tokens
+            )
+        return forecast.cost_usd
+
+    def _payable(self, view: View, everything: Offer, left: Mask) -> Mask:
+        """Leave out what nobody knows yet, where its tries have cost enough of the budget."""
+        budget_usd = view.registration.settings.budget_usd_per_request
+        if budget_usd is None:
+            return left
+        with self._learner.lock:
+            rewards = view.beliefs.rewards
+            return within_trials(everything, left, self._purse.newcomers, rewards, budget_usd=budget_usd)
 
     def _cost_unit(self, view: View, request: Request) -> float | None:
         """The dollars that a price weight is per: as set, else the dearest typical request [USD]."""

@@ -103,10 +103,30 @@ class Pacer:
         at = self._seen % WINDOW
         z = self._rng.standard_normal(len(utility))
         self._score[at], self._cost_usd[at] = score(policy, utility, std, z), cost_usd
-        if self._seen % EVERY == 0 or self._seen < EVERY:
-            known = slice(0, min(self._seen + 1, WINDOW))
-            self.price = dollar_price(self._score[known], self._cost_usd[known], self.aim / self.overrun)
         self._seen += 1
+        if self._seen % EVERY == 1 or self._seen <= EVERY:
+            self._solve()
+
+    def _solve(self) -> None:
+        known = slice(0, min(self._seen, WINDOW))
+        self.price = dollar_price(self._score[known], self._cost_usd[known], self.aim / self.overrun)
+
+    def reprice(self, was_usd: Array, now_usd: Array) -> None:
+        """Take all that is in the window to cost what it would at the prices of now.
+
+        What a price weight made of the old prices stays in it until it has moved on.
+
+        Parameters
+        ----------
+        was_usd, now_usd : ndarray of shape (K,)
+            What one request costs on each model, at the prices before and after [USD].
+        """
+        known = self._cost_usd[: min(self._seen, WINDOW)]
+        paid = was_usd > 0
+        known[:, paid] *= now_usd[paid] / was_usd[paid]
+        known[:, ~paid] = now_usd[~paid]  # what was free says nothing of how requests differ
+        if len(known):
+            self._solve()
 
     @property
     def aim(self) -> float:

@@ -291,6 +291,11 @@ class Beliefs:
         """Return the place of a model in the arrays."""
         return self._index[model]
 
+    def rewards(self, model: str) -> float:
+        """Return how many rewards of a model are known, faded as of the last fit; with those from before."""
+        both = (self.evidence[model], self.known.get(model))
+        return float(sum(sums.n * sums.fading(self.fitted_at) for sums in both if sums is not None))
+
     def predict(self, x: Array) -> tuple[Array, Array]:
         """Return mean and standard deviation of each model's expected reward for `x`.
 

@@ -24,6 +24,7 @@ from bandit_router.values import Array
 
 HALF_LIFE = 7 * 86_400.0  # [s]; prices and speeds of hosted models change over weeks
 ANSWER_TOKENS = 300.0  # expected of a model, and of its siblings, before the first outcome
+WRITING = 0.5  # of the time that a call takes on average, what goes as the answer is long
 _FIELDS = (
     *("calls", "outputs", "output_tokens", "inputs", "input_tokens", "guessed_tokens"),
     *("payments", "paid_usd", "timings", "latency_s"),
@@ -88,7 +89,7 @@ class Forecast:
     cost_usd, latency_s : ndarray of shape (K,)
         Expected [USD], [s]; a latency that nobody reported yet is that of the siblings, or 0.
     worst_usd : ndarray of shape (K,)
-        The cost if the answer is as long as it may be; equals `cost_usd` without a limit.
+        The cost if the answer is as long as it may be. Without a limit it equals `cost_usd`: no bound.
     """
 
     cost_usd: Array
@@ -103,6 +104,7 @@ class _Rate:
     tokens: float | None
     paid_usd: float | None
     latency_s: float | None
+    guessed_tokens: float | None
     input_ratio: float
     overhead: float
 
@@ -118,6 +120,7 @@ class _Rate:
             tokens=_mean(sums, "output_tokens", "outputs", "told_outputs"),
             paid_usd=_mean(sums, "paid_usd", "payments", "told_payments"),
             latency_s=_mean(sums, "latency_s", "timings", "told_timings"),
+            guessed_tokens=_mean(sums, "guessed_tokens", "inputs", "told_inputs"),
             input_ratio=1.0 if ratio is None else min(ratio, 1.0),
             overhead=overhead,
         )
@@ -130,10 +133,36 @@ class _Rate:
         More input than was guessed is taken as an overhead of each call, such as a system prompt that the
         router does not see: it must not grow with the prompt. Less is a tokenizer that needs fewer.
         """
-        priced = model.input_usd_per_mtok > 0 or model.output_usd_per_mtok > 0
-        if self.paid_usd is not None and not (priced and self.tokens is not None):
+        if self.paid_usd is not None and not (_priced(model) and self.tokens is not None):
             return self.paid_usd * multiple
         return model.cost_usd(guessed_tokens * self.input_ratio + self.overhead, answer_tokens)
+
+    def worst_usd(
+        self, model: Model, guessed_tokens: float, max_tokens: float, *, answer_tokens: float
+    ) -> float:
+        """Return what a call costs whose answer is as long as it may be.
+
+        Without prices nothing is known of what a token costs, in or out. But where calls of `in` and `out`
+        tokens cost `paid` on average, one of `in'` and `out'` costs at most
+        ``paid * max(in' / in, out' / out)``, whatever the two prices are. `answer_tokens` are taken for `out`
+        where nobody told.
+        """
+        if self.paid_usd is None or _priced(model):
+            return model.cost_usd(guessed_tokens * self.input_ratio + self.overhead, max_tokens)
+        longer = max_tokens / max(answer_tokens if self.tokens is None else self.tokens, 1.0)
+        if self.guessed_tokens:
+            longer = max(longer, guessed_tokens / self.guessed_tokens)
+        return self.paid_usd * longer
+
+    def took_s(self, multiple: float) -> float | None:
+        """Return what a call takes [s] whose answer is so many times as long as the mean."""
+        if self.latency_s is None or self.tokens is None:
+            return self.latency_s
+        return self.latency_s * (1.0 + WRITING * (multiple - 1.0))
+
+
+def _priced(model: Model) -> bool:
+    return model.input_usd_per_mtok > 0 or model.output_usd_per_mtok > 0
 
 
 def _mean(sums: Array, total: str, count: str, told: str) -> float | None:
@@ -230,15 +259,20 @@ class Predictions:
             The longest that the answer may be.
         """
         rates = [self._rate(model.name) for model in models]
-        expected, worst = [], []
+        expected, worst, took = [], [], []
         for model, rate in zip(models, rates, strict=True):
             multiple = self.amounts.multiple(model.name, x)
-            answer = (self._sibling_tokens() if rate.tokens is None else rate.tokens) * multiple
-            likely = answer if max_tokens is None else min(answer, max_tokens)
-            longest = likely if max_tokens is None else max_tokens
-            expected.append(rate.cost_usd(model, guessed_tokens, likely, multiple))
-            worst.append(rate.cost_usd(model, guessed_tokens, longest, multiple))
-        latency = _filled([rate.latency_s for rate in rates])
+            mean = self._sibling_tokens() if rate.tokens is None else rate.tokens
+            likely = mean * multiple if max_tokens is None else min(mean * multiple, max_tokens)
+            cost_usd = rate.cost_usd(model, guessed_tokens, likely, multiple)
+            expected.append(cost_usd)
+            if max_tokens is None:
+                worst.append(cost_usd)
+            else:
+                longest = rate.worst_usd(model, guessed_tokens, max_tokens, answer_tokens=mean)
+                worst.append(max(cost_usd, longest))
+            took.append(rate.took_s(likely / mean if mean > 0 else 1.0))
+        latency = _filled(took)
         return Forecast(cost_usd=np.array(expected), latency_s=latency, worst_usd=np.array(worst))
 
     def _rate(self, model: str) -> _Rate:

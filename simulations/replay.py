@@ -14,8 +14,9 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from bandit_router.choosing import Offer, good_enough, weigh
+from bandit_router.choosing import Offer, good_enough, weigh, within_trials
 from bandit_router.evidence import Evidence, Observation
+from bandit_router.newcomers import Newcomers
 from bandit_router.pacing import Pacer
 from bandit_router.policies import DEFAULT_FLOOR, Policy, draw
 from bandit_router.posterior import Beliefs
@@ -258,19 +259,36 @@ class Bandit:
         self.unit_usd = scene.table.cost_unit_usd
         budget = scene.budget_usd
         self.pacer = None if budget is None else Pacer(budget, len(self.names))
+        self.newcomers = Newcomers()
         self.costs = _costs(scene) if scene.price_weight or budget else None
+        self._price = np.ones(len(self.names))
         self._free = self._predicted_usd = np.zeros(len(self.names))
 
     def choose(self, row: int) -> Array:
         """As `Player.choose`."""
         offer = self._offer(row)
-        there = good_enough(offer, self.scene.available[row], self.preference, self.pacer)
+        there = self.scene.available[row]
+        if self.pacer is not None:
+            self._reprice(row, self.pacer, offer.cost_usd)
+            there = within_trials(
+                offer, there, self.newcomers, self.beliefs.rewards, budget_usd=self.pacer.budget_usd
+            )
+        there = good_enough(offer, there, self.preference, self.pacer)
         self._predicted_usd = offer.cost_usd
         if self.pacer is not None:
             self.pacer.record(self.policy, offer.worth(there), offer.std, offer.cost_usd)
         p = np.zeros(len(there))
         p[there] = weigh(self.policy, offer.only(there), floor=self.scene.floor, pacer=self.pacer)
         return p
+
+    def _reprice(self, row: int, pacer: Pacer, now_usd: Array) -> None:
+        """Tell the pacer when prices are others than they were, as a router is told."""
+        if self.scene.stream is None:
+            return
+        price = self.scene.stream.price[row]
+        if (price != self._price).any():
+            pacer.reprice(now_usd * self._price / price, now_usd)
+            self._price = price
 
     def _offer(self, row: int) -> Offer:
         mean, std = self.beliefs.predict(self.scene.features[row])
@@ -303,7 +321,10 @@ class Bandit:
         if self.pacer is not None:
             predicted_usd = float(self._predicted_usd[k])
             self.pacer.spend(predicted_usd)
-            self.pacer.settle(predicted_usd, float(self.scene.table.cost_usd[row, k]))
+            cost_usd = float(self.scene.table.cost_usd[row, k])
+            self.pacer.settle(predicted_usd, cost_usd)
+            self.newcomers.charge(self.names[k], predicted_usd)
+            self.newcomers.settle(self.names[k], predicted_usd, cost_usd)
 
     def learn(self, row: int, k: int, quality: float, *, weight: float = 1.0) -> None:
         """As `Player.learn`."""

@@ -140,6 +140,32 @@ def test_the_window_forgets() -> None:
     assert pacer.price.low == pytest.approx(fresh.price.low, rel=1e-6)
 
 
+def test_prices_that_change_are_followed_at_once() -> None:
+    """The window is taken at the new prices: the same as if they had always been so."""
+    changed, always = Pacer(1.0, 3), Pacer(1.0, 3)
+    rng, now = np.random.default_rng(0), PRICES * [1.0, 1.0, 0.4]
+    for _ in range(WINDOW + 7):
+        utility, cost = WORTH + 0.15 * rng.standard_normal(3), rng.lognormal(0, 0.3)
+        changed.record(Greedy(), utility, np.zeros(3), cost * PRICES)
+        always.record(Greedy(), utility, np.zeros(3), cost * now)
+    assert changed.price.mean != pytest.approx(always.price.mean, rel=0.1)
+    changed.reprice(PRICES, now)
+    always.reprice(now, now)
+    assert changed.price.mean == pytest.approx(always.price.mean, rel=1e-6)
+
+
+def test_what_was_free_costs_what_it_does_now() -> None:
+    pacer, was = Pacer(1.0, 2), np.array([0.5, 0.0])
+    pacer.reprice(was, was)  # nothing is in the window yet
+    for _ in range(3 * EVERY):
+        pacer.record(Greedy(), np.array([0.5, 0.9]), np.zeros(2), was)
+    assert pacer.price.mean == 0.0
+    now = np.array([0.5, 3.0])
+    pacer.reprice(was, now)
+    p = pacer.mixed(Greedy(), np.array([0.5, 0.9]), np.zeros(2), now)
+    assert p @ now == pytest.approx(pacer.aim, rel=1e-6)
+
+
 def test_repr() -> None:
     pacer = Pacer(1.0, 3)
     pacer.spend(0.25)

@@ -203,6 +203,55 @@ def test_an_answer_is_not_thought_longer_than_it_may_be() -> None:
     assert forecast.cost_usd.tolist() == forecast.worst_usd.tolist() == [SMALL.cost_usd(10, 100)]
 
 
+def test_the_worst_case_grows_with_max_tokens_where_there_is_no_list_price() -> None:
+    """Whatever the two prices are that nobody knows: here, in turn, only output and only input cost."""
+    outcome = Outcome(input_tokens=100, output_tokens=50, cost_usd=0.5)
+    known = told(("free", outcome, 100.0, NOW))
+    unlimited = known.forecast([FREE], 100.0)
+    assert unlimited.worst_usd.tolist() == unlimited.cost_usd.tolist()
+    for guessed, most, times in ((100.0, 200, 4.0), (1_000.0, 200, 10.0), (10.0, 10, 1.0)):
+        (worst,) = known.forecast([FREE], guessed, max_tokens=most).worst_usd
+        assert worst == pytest.approx(times * 0.5)
+
+
+def test_the_worst_case_without_told_tokens_takes_the_mean_answer_to_be_as_of_others() -> None:
+    known = told(("free", Outcome(cost_usd=0.5), 100.0, NOW))
+    (worst,) = known.forecast([FREE], 100.0, max_tokens=round(4 * ANSWER_TOKENS)).worst_usd
+    assert worst == pytest.approx(2.0)
+    priced = told(("small", Outcome(cost_usd=1e-6), 100.0, NOW)).forecast(
+        [SMALL], 10.0, max_tokens=1_000
+    )
+    assert priced.worst_usd == pytest.approx(
+        SMALL.cost_usd(10, 1_000)
+    )  # a list price says what a token costs
+
+
+@given(tellings, st.integers(1, 10_000), st.integers(0, 10_000))
+def test_the_worst_case_is_no_less_than_expected_and_grows(
+    many: list[Told], least: int, more: int
+) -> None:
+    known = told(*many)
+    models = [SMALL, LARGE, FREE]
+    tight, loose = (known.forecast(models, TOKENS, max_tokens=n) for n in (least, least + more))
+    assert (tight.worst_usd >= tight.cost_usd).all()
+    assert (loose.worst_usd >= tight.worst_usd * (1 - 1e-12)).all()
+
+
+def test_a_call_with_a_longer_answer_takes_longer() -> None:
+    """Half of the time that a call takes goes as its answer is long, by prompt and by `max_tokens`."""
+    known = Predictions()
+    for i in range(200):
+        x, tokens = np.array([1.0, i % 2]), 300 if i % 2 else 100
+        outcome = Outcome(output_tokens=tokens, latency_s=2.0)
+        known.add("small", contribution(outcome, 10.0), at=NOW, x=x)
+    known.amounts.fit(at=NOW)
+    short, long = (known.forecast([SMALL], 0.0, x=np.array([1.0, f])).latency_s for f in (0.0, 1.0))
+    np.testing.assert_allclose([*short, *long], [1.5, 2.5], rtol=0.05)
+    assert known.forecast([SMALL], 0.0, max_tokens=50).latency_s == pytest.approx(2.0 * (1 - 0.5 * 0.75))
+    timed = told(("small", Outcome(latency_s=2.0), 10.0, NOW))
+    assert timed.forecast([SMALL], 0.0, max_tokens=50).latency_s.tolist() == [2.0]  # no length was told
+
+
 def test_a_price_cut_acts_at_once() -> None:
     known = told(("small", Outcome(output_tokens=500, cost_usd=1e-3), 10.0, NOW))
     cheap = Model("small", input_usd_per_mtok=0.1, output_usd_per_mtok=0.2)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from bandit_router import Greedy, Model, Outcome, Router
+from bandit_router import Greedy, Model, Outcome, Router, ThompsonSampling
 from bandit_router.pacing import ADVANCE, Pacer
 
 Open = Callable[..., Router]
@@ -78,3 +78,28 @@ def test_the_mean_over_two_workers_is_the_budget(open_router: Open) -> None:
         pacer = pacer_of(router)
         assert pacer.paid == pytest.approx(381, abs=25)
         assert pacer.spent_usd <= BUDGET * (pacer.paid + 2 * ADVANCE) + 0.3
+
+
+def test_a_price_cut_is_acted_on_by_the_next_request(open_router: Open) -> None:
+    """The window of the pacer is at the new prices as soon as they are known; nothing has to move on first."""
+    policy = ThompsonSampling()  # what nobody knows is worth its price now and then
+    router = open_router(models=[CHEAP, DEAR], budget_usd_per_request=BUDGET, policy=policy)
+    serve(router, 40)
+    before = pacer_of(router)
+    assert before.price.mean > 0.0
+    router.put_model(Model("dear", output_usd_per_mtok=10.0))
+    after = pacer_of(router)
+    assert after is before
+    assert after.price.mean == 0.0  # all can be had now
+
+
+def test_a_dear_newcomer_is_not_tried_before_its_share_is_saved(open_router: Open) -> None:
+    router = open_router(models=[CHEAP], budget_usd_per_request=BUDGET, policy=Greedy())
+    for _ in range(5):
+        router.feedback(router.choose("x").id, "rating", 0.5)
+    pacer_of(router)
+    router.put_model(DEAR)
+    decisions = [router.choose("x") for _ in range(10)]
+    assert {decision.model for decision in decisions} == {"cheap"}
+    assert {candidate.model for candidate in decisions[-1].candidates} == {"cheap"}
+    assert router.choose("x", models=["dear"]).model == "dear"  # whoever asks for it has it
