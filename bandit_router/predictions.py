@@ -226,7 +226,10 @@ class Predictions:
             likely = answer if max_tokens is None else min(answer, max_tokens)
             longest = likely if max_tokens is None else max_tokens
             expected.append(rate.cost_usd(model, guessed_tokens, likely, multiple))
-            worst.append(rate.cost_usd(model, guessed_tokens, longest, multiple))
+            if longest != likely:
+                worst.append(rate.cost_usd(model, guessed_tokens, longest, multiple))
+            else:
+                worst.append(expected[-1])
         latency = _filled([rate.latency_s for rate in rates])
         return Forecast(cost_usd=np.array(expected), latency_s=latency, worst_usd=np.array(worst))
 

@@ -50,7 +50,7 @@ class _Options(TypedDict):
 )
 @click.option("--rounds", type=click.IntRange(min=1), help="In turn; by default 7. Feedbacks: 500.")
 @click.option("--calls", type=click.IntRange(min=1), default=300, show_default=True, help="In a round.")
-@click.option("--log-rows", type=click.IntRange(min=1), default=20_000, show_default=True)
+@click.option("--log-rows", type=click.IntRange(min=1), default=5_000, show_default=True)
 @click.option("--no-peers", is_flag=True, help="Leave out what would have to be installed.")
 @click.option(
     "--environments",

@@ -34,7 +34,7 @@ class Effort:
 
     rounds: int = 7
     calls: int = 300
-    log_rows: int = 20_000
+    log_rows: int = 5_000
     environments: Path = Path("~/.cache/bandit-router/peers")
     peers: bool = True
 

@@ -79,7 +79,7 @@ def main(name: str) -> None:
     # What a peer prints must not be taken for an answer.
     answers, sys.stdout = sys.stdout, sys.stderr
     logging.disable(logging.WARNING)
-    choose: Choose = dict
+    choose: Choose = list
     for line in sys.stdin:
         said: dict[str, Any] = json.loads(line)  # Any: JSON
         if "begin" in said:
