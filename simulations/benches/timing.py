@@ -83,7 +83,8 @@ def main(name: str) -> None:
     for line in sys.stdin:
         said: dict[str, Any] = json.loads(line)  # Any: JSON
         if "begin" in said:
-            choose = PEERS[name](**said["begin"])
+            life = said["begin"]
+            choose = PEERS[name](life["arms"], life["dim"], life["store"])
             answer: dict[str, Any] = {"version": version(name)}
         else:
             answer = {"us": _median_us(choose, said["time"])}
