@@ -42,6 +42,8 @@ class Offer:
 
     def only(self, mask: Mask) -> Offer:
         """Return the offers of some models."""
+        if mask.all():
+            return self
         return Offer(
             models=tuple(model for model, kept in zip(self.models, mask, strict=True) if kept),
             mean=self.mean[mask],
@@ -80,11 +82,13 @@ def eligible(offer: Offer, request: Request) -> Mask:
     NoEligibleModelError
         None may; the message says what excluded them.
     """
+    needed = request.prompt.input_tokens + (request.max_tokens or 0)
+    if request.models is None and request.max_cost_usd is None and _all_have_room(offer.models, needed):
+        return np.ones(len(offer.models), dtype=bool)
     listed = np.array(
         [request.models is None or m.name in request.models for m in offer.models], dtype=bool
     )
     room = np.array([np.inf if m.context_tokens is None else m.context_tokens for m in offer.models])
-    needed = request.prompt.input_tokens + (request.max_tokens or 0)
     roomy = room >= min(needed, room[listed].max(initial=0.0))
     left: Mask = listed & roomy & within_cap(offer.worst_usd, request.max_cost_usd)
     if not left.any():
@@ -93,6 +97,10 @@ def eligible(offer: Offer, request: Request) -> Mask:
             f"{(listed & roomy).sum()} with room for the prompt, {left.sum()} within the cap on cost"
         )
     return left
+
+
+def _all_have_room(models: tuple[Model, ...], needed: float) -> bool:
+    return all(m.context_tokens is None or m.context_tokens >= needed for m in models)
 
 
 def within_trials(

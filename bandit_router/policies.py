@@ -7,7 +7,9 @@ same object answers offline "what would you have done?".
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass, fields
+from itertools import accumulate
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -297,9 +299,9 @@ def with_shares(p: Array, shares: Array) -> Array:
 
 def draw(p: Array, u: float) -> int:
     """Return the model that a uniform number `u` in [0, 1) falls on."""
-    total = np.cumsum(p)
+    total = list(accumulate(p.tolist()))
     # The first whose total is more than u: never one of probability zero.
-    return int(np.searchsorted(total, u * total[-1], side="right"))
+    return bisect_right(total, u * total[-1])
 
 
 POLICIES: dict[str, type[Policy]] = {

@@ -1,4 +1,4 @@
-"""``bandit-router bench``: how soon another worker's next decision knows of a feedback, and what all costs."""
+"""``bandit-router bench``: a table of speed beside floors and peers; how fresh beliefs are; what all costs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import multiprocessing
 import time
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import click
 import numpy as np
@@ -16,6 +16,7 @@ from rich.table import Table
 
 from bandit_router.commands.costs import Costs, measure_costs
 from bandit_router.commands.options import console, with_config
+from bandit_router.commands.speed import show_speed
 from bandit_router.config import Config
 from bandit_router.errors import LogUnavailableError
 from bandit_router.events import Model, new_id
@@ -32,11 +33,38 @@ PATIENCE_S = 30.0
 PERCENTILES = (50, 90, 99)
 
 
+class _Options(TypedDict):
+    only: tuple[str, ...]
+    rounds: int | None
+    calls: int
+    log_rows: int
+    no_peers: bool
+    environments: Path
+    fresh: bool
+    costs: bool
+    replay: int | None
+    path: Path | None
+
+
 @click.command()
 @with_config
 @click.option("--store", default=None, metavar="URL", help="Where both workers share beliefs.")
-@click.option("--rounds", type=click.IntRange(min=10), default=500, show_default=True, help="Feedbacks.")
-@click.option("--costs", is_flag=True, help="Measure what a decision and a feedback cost instead.")
+@click.option(
+    "--only", multiple=True, metavar="NAME", help="A part of the table, such as choose or http."
+)
+@click.option("--rounds", type=click.IntRange(min=1), help="In turn; by default 7. Feedbacks: 500.")
+@click.option("--calls", type=click.IntRange(min=1), default=300, show_default=True, help="In a round.")
+@click.option("--log-rows", type=click.IntRange(min=1), default=5_000, show_default=True)
+@click.option("--no-peers", is_flag=True, help="Leave out what would have to be installed.")
+@click.option(
+    "--environments",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("~/.cache/bandit-router/peers"),
+    show_default=True,
+    help="Where peers are installed, each for itself.",
+)
+@click.option("--fresh", is_flag=True, help="Measure instead how soon another worker knows.")
+@click.option("--costs", is_flag=True, help="Measure instead what a decision and a feedback cost.")
 @click.option(
     "--replay",
     type=click.IntRange(min=100),
@@ -46,20 +74,42 @@ PERCENTILES = (50, 90, 99)
 @click.option(
     "--json", "path", type=click.Path(path_type=Path), default=None, help="Write results here."
 )
-def bench(config: Config, rounds: int, *, costs: bool, replay: int | None, path: Path | None) -> None:
-    """Measure how fresh beliefs are: two processes, one hears feedback, the other decides as soon as it knows.
+def bench(config: Config, **options: Unpack[_Options]) -> None:
+    """Measure speed beside floors and published peers: one table, with the bar of each line.
 
-    With --costs: what a decision, an outcome and a feedback cost in time and bytes. It works on a router of its
-    own in the log that is given. With --replay: how long five fixed policies take on a large log.
+    It works in a folder of its own. Ours and theirs take turns, and medians count; --only names a part.
+
+    With --fresh: two processes, one hears feedback, the other decides as soon as it knows. With --costs: what
+    a decision, an outcome and a feedback cost in time and bytes. With --replay: how long five fixed policies
+    take on a large log. These work on a router of their own in the log that is given.
     """
-    if replay is not None:
+    rounds, path = options["rounds"], options["path"]
+    if options["replay"] is not None:
         from bandit_router.commands.logs import measure_replay
 
-        _show_costs(measure_replay(config, replay), path)
-        return
-    if costs:
-        _show_costs(measure_costs(config, rounds), path)
-        return
+        _show_costs(measure_replay(config, options["replay"]), path)
+    elif options["costs"]:
+        _show_costs(measure_costs(config, rounds or 500), path)
+    elif options["fresh"]:
+        _show_fresh(config, rounds or 500, path)
+    else:
+        _show_speed(options)
+
+
+def _show_speed(options: _Options) -> None:
+    from simulations.benches.rows import Effort
+
+    effort = Effort(
+        rounds=options["rounds"] or 7,
+        calls=options["calls"],
+        log_rows=options["log_rows"],
+        environments=options["environments"],
+        peers=not options["no_peers"],
+    )
+    show_speed(options["only"], effort, options["path"])
+
+
+def _show_fresh(config: Config, rounds: int, path: Path | None) -> None:
     name = f"bench-{new_id()}"
     models = [Model("one"), Model("other")]
     with Router.open(

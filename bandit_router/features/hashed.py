@@ -19,6 +19,7 @@ from bandit_router.features.signals import (
     TAIL,
     code_points,
     kinds,
+    marked,
     signals,
     window,
 )
@@ -109,9 +110,9 @@ class HashedFeatures:
 
 def _hashed(text: str, buckets: int) -> Array:
     """Return the signed square roots of the bucket sums, as a vector of length 1/2, or of zeros."""
-    points = code_points(window(text))
-    starts, ends = _words(kinds(points))
-    grams = _ngrams(_lowered(points), starts, ends)
+    seen = window(text)
+    starts, ends = _words(kinds(seen))
+    grams = _ngrams(lowered_points(seen), starts, ends)
     place = (grams >> np.uint64(32)) * np.uint64(buckets) >> np.uint64(32)
     sign = 1.0 - 2.0 * (grams & np.uint64(1)).astype(np.float64)
     sums = np.bincount(place.astype(np.intp), weights=sign, minlength=buckets)
@@ -121,15 +122,18 @@ def _hashed(text: str, buckets: int) -> Array:
     return damped * (_NORM / math.sqrt(total)) if total else np.zeros(buckets)
 
 
-def _lowered(points: NDArray[np.uint32]) -> NDArray[np.uint32]:
+def lowered_points(text: str) -> NDArray[np.uint32]:
     """Return the characters in lower case."""
+    if text.isascii():
+        return code_points(text.lower())
+    points = code_points(text)
     return np.where(points < len(LOWER), LOWER.take(points, mode="clip"), points)
 
 
 def _words(classes: NDArray[np.uint8]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Return where words start and end; an ideogram is a word by itself."""
     inside = np.zeros(len(classes) + 2, dtype=bool)
-    inside[1:-1] = IS_WORD.take(classes)
+    inside[1:-1] = marked(IS_WORD, classes)
     alone = np.zeros(len(classes) + 2, dtype=bool)
     alone[1:-1] = classes == IDEOGRAM
     edge = alone[1:] | alone[:-1]

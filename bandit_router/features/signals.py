@@ -42,9 +42,9 @@ def _classes() -> NDArray[np.uint8]:
 
 
 CLASSES = _classes()
-IS_WORD = np.zeros(_CLASSES, dtype=bool)
-IS_WORD[[_LOWER, _UPPER, _DIGIT, _ALIEN, _IDEOGRAM]] = True
-_IS_DIGIT = np.arange(_CLASSES) == _DIGIT
+_ASCII_CLASSES = CLASSES[:256].tobytes()
+IS_WORD = bytes(c in (_LOWER, _UPPER, _DIGIT, _ALIEN, _IDEOGRAM) for c in range(256))
+_IS_DIGIT = bytes(c == _DIGIT for c in range(256))
 IDEOGRAM = _IDEOGRAM
 
 
@@ -100,14 +100,21 @@ def code_points(text: str) -> NDArray[np.uint32]:
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4").astype(np.uint32)
 
 
-def kinds(points: NDArray[np.uint32]) -> NDArray[np.uint8]:
-    """Return the class of each character."""
-    return CLASSES.take(points, mode="clip")
+def kinds(text: str) -> NDArray[np.uint8]:
+    """Return the class of each character, of shape (len(text),)."""
+    if text.isascii():  # the same table, by a step that no other thread can delay
+        return np.frombuffer(text.encode("ascii").translate(_ASCII_CLASSES), dtype=np.uint8)
+    return CLASSES.take(code_points(text), mode="clip")
+
+
+def marked(table: bytes, classes: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Return which characters are of the classes that a table of 256 marks; as `take`, in one step."""
+    return np.frombuffer(classes.tobytes().translate(table), dtype=np.bool_)
 
 
 def signals(prompt: Prompt) -> list[float]:
     """Return the hand-made features of a prompt, each in [-1.5, 1.5], named by `NAMES`."""
-    classes = kinds(code_points(prompt.text))
+    classes = kinds(prompt.text)
     shares = np.bincount(classes, minlength=_CLASSES) / (len(classes) + 1)
     words, numbers = 1 + _runs(IS_WORD, classes), _runs(_IS_DIGIT, classes)
     return [
@@ -117,9 +124,9 @@ def signals(prompt: Prompt) -> list[float]:
     ]
 
 
-def _runs(table: NDArray[np.bool_], classes: NDArray[np.uint8]) -> int:
+def _runs(table: bytes, classes: NDArray[np.uint8]) -> int:
     """Return how many runs of the classes that a table marks there are."""
-    inside = table.take(classes)
+    inside = marked(table, classes)
     return int(np.count_nonzero(inside[1:] > inside[:-1])) + bool(inside[:1].any())
 
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from bandit_router.answers import AnswerRoute, RefusedError, arguments, errors
 from bandit_router.bodies import Amount, Body, Count, Name, Text, either
-from bandit_router.events import Decision, Outcome, Reward
+from bandit_router.events import Candidate, Decision, Outcome, Reward
 from bandit_router.log.deciding import Said, Story
 from bandit_router.preference import Preference
 from bandit_router.router import Router
@@ -256,8 +256,19 @@ def _decision_answer(decision: Decision, token: str) -> DecisionAnswer:
 
 def _shared(decision: Decision) -> dict[str, Any]:  # Any: a value of each field's own type
     names = ("id", "router", "model", "probability", "reason", "policy", "conversation")
-    candidates = [CandidateAnswer(**asdict(candidate)) for candidate in decision.candidates]
+    candidates = [_candidate_answer(candidate) for candidate in decision.candidates]
     return {name: getattr(decision, name) for name in names} | {"candidates": candidates}
+
+
+def _candidate_answer(candidate: Candidate) -> CandidateAnswer:
+    return CandidateAnswer(
+        model=candidate.model,
+        probability=candidate.probability,
+        mean=candidate.mean,
+        std=candidate.std,
+        cost_usd=candidate.cost_usd,
+        latency_s=candidate.latency_s,
+    )
 
 
 def _story_answer(story: Story) -> StoryAnswer:

@@ -49,6 +49,15 @@ def test_all_may_serve_a_short_request() -> None:
     assert names(request()) == ["small", "large", "other"]
 
 
+def test_what_leaves_all_is_what_a_subset_of_all_leaves() -> None:
+    everything = offer()
+    listed = frozenset(model.name for model in everything.models)
+    for text in ("Hi", "x" * 2_000, "x" * 200_000):
+        plain, long_way = request(text), request(text, models=listed)
+        assert eligible(everything, plain).tolist() == eligible(everything, long_way).tolist()
+    assert everything.only(np.ones(len(listed), dtype=bool)) is everything
+
+
 def test_a_subset_a_cap_and_a_window_leave_fewer() -> None:
     assert names(request(models=frozenset({"small", "large", "unknown"}))) == ["small", "large"]
     assert names(request(max_cost_usd=6.0)) == ["small", "other"]  # of the worst case

@@ -20,7 +20,8 @@ from bandit_router.features import (
     VectorFeatures,
     features_from_spec,
 )
-from bandit_router.features.signals import NAMES, lowered, signals
+from bandit_router.features.hashed import lowered_points
+from bandit_router.features.signals import IS_WORD, NAMES, kinds, lowered, marked, signals
 from bandit_router.prompt import Prompt
 from bandit_router.values import Array
 
@@ -148,6 +149,14 @@ def test_processes_agree_and_need_no_scikit_learn() -> None:
     }
     assert len(runs) == 1
     assert runs.pop().split()[2:] == [FITTED.version.encode(), b"False"]
+
+
+@given(text=st.text(st.characters(max_codepoint=0x7F)))
+def test_plain_texts_are_classed_as_all_others_are(text: str) -> None:
+    plain, other = kinds(text), kinds(text + "\u6f22")[:-1]
+    assert plain.tobytes() == other.tobytes()
+    assert lowered_points(text).tolist() == lowered_points(text + "\u6f22")[:-1].tolist()
+    assert marked(IS_WORD, plain).tolist() == [bool(IS_WORD[kind]) for kind in plain]
 
 
 @given(text=st.text(st.characters(exclude_categories=())))

@@ -192,6 +192,12 @@ def test_draw_at_the_edges() -> None:
     assert {u: draw(p, u) for u in cases} == cases
 
 
+@given(probabilities(), st.floats(0, 1, exclude_max=True))
+def test_a_draw_is_that_of_numpy(p: Array, u: float) -> None:
+    total = np.cumsum(p)
+    assert draw(p, u) == np.searchsorted(total, u * total[-1], side="right")
+
+
 def test_draws_are_as_frequent_as_their_probability() -> None:
     """A chi-square test of level 1e-6 on 100,000 draws."""
     generator = np.random.default_rng(3)
