@@ -49,7 +49,8 @@ def test_it_prints_what_decisions_cost(url: str, store_url: str, tmp_path: Path)
     assert told["delta_bytes"] > 8 * told["features"]
 
 
-def test_it_prints_a_table_of_speed(tmp_path: Path) -> None:
+def test_it_prints_a_table_of_speed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "240")
     file = tmp_path / "bench.json"
     arguments = ["bench", "--only", "features", "--rounds", "1", "--calls", "2", "--json", str(file)]
     done = CliRunner().invoke(cli, arguments, catch_exceptions=False)
