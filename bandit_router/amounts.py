@@ -22,9 +22,7 @@ LEAST = 0.25  # of the mean root: what a prompt is thought to amount to at least
 SPREAD = 3.0  # standard deviations of the roots, beyond which no prediction goes
 FIRST_FIT = 25  # amounts before the first fit
 GROWTH = 0.1  # share by which they grow until the next
-# Noise differs by model, and what is chosen for being thought cheap is dearer than foretold: so a right prior
-# may foretell a little worse, for ever. One of other models foretells 0.1 to 1.5 nats worse per amount.
-DOUBT = Doubt(powers=(1.0, 0.0), leeway=0.1)
+DOUBT = Doubt(powers=(1.0, 0.0))  # what was known before counts, or it does not
 _DUST = 1e-9  # observations; what rounding leaves of those that were taken away again
 
 

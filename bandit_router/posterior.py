@@ -68,13 +68,9 @@ class Doubt:
     ----------
     powers : tuple of float
         What each observation may count that was known before, the first of which is 1.
-    leeway : float
-        By how much it may foretell each observation worse than a lower power would and still be believed
-        [nats]; more than 0 where the noise is known to be of another kind than is assumed.
     """
 
     powers: tuple[float, ...] = (1.0, 0.3, 0.1, 0.0)
-    leeway: float = 0.0
 
 
 def fit_prior(evidence: Iterable[Evidence], *, at: float = 0.0, start: Prior | None = None) -> Prior:
@@ -173,8 +169,7 @@ def _choose_power(
     if not any(before.n > 0 for _, before in seen):
         return 1.0
     pairs = [(after.centred(centre), before.centred(centre)) for after, before in seen]
-    believed = _DOUBT + doubt.leeway * sum(after.n for after, _ in pairs)
-    return max(doubt.powers, key=lambda p: _foretold(pairs, p, prior) + believed * (p == 1.0))
+    return max(doubt.powers, key=lambda power: _foretold(pairs, power, prior) - _DOUBT * (power < 1.0))
 
 
 def _foretold(pairs: Sequence[tuple[_Sums, _Sums]], power: float, prior: Prior) -> float:
