@@ -15,14 +15,14 @@ from dataclasses import dataclass, field
 
 from bandit_router.errors import FormatError
 from bandit_router.evidence import Evidence, Observation, evidence_from_bytes, evidence_to_bytes
-from bandit_router.posterior import Beliefs
+from bandit_router.posterior import Beliefs, Doubt
 from bandit_router.values import Array
 
 LEAST = 0.25  # of the mean root: what a prompt is thought to amount to at least
 SPREAD = 3.0  # standard deviations of the roots, beyond which no prediction goes
 FIRST_FIT = 25  # amounts before the first fit
 GROWTH = 0.1  # share by which they grow until the next
-POWERS = (1.0, 0.0)  # what was known before counts, or it does not
+DOUBT = Doubt(powers=(1.0, 0.0))  # what was known before counts, or it does not
 _DUST = 1e-9  # observations; what rounding leaves of those that were taken away again
 
 
@@ -159,7 +159,7 @@ class Amounts:
         models = before | live
         if not models:
             return Shapes()
-        beliefs = Beliefs([], self._dim or 0, half_life=self.half_life, known=self.known, powers=POWERS)
+        beliefs = Beliefs([], self._dim or 0, half_life=self.half_life, known=self.known, doubt=DOUBT)
         beliefs.evidence = models
         fit = beliefs.fit(at=at)
         counted = self._counted(models, fit.power)

@@ -55,10 +55,22 @@ PRECISIONS = (
     30.0,
     100.0,
 )  # beyond it, models that fell out of favour would never return
-POWERS = (1.0, 0.3, 0.1, 0.0)  # what each observation that was known before may count
 _DOUBT = math.log(27.0)  # nine in ten that it counts in full, and the rest shared by three
 _OLD_FIT = 8.0  # half-lives: a later contribution would be too heavy for a rank-one update of it
 _PSEUDO = 4.0  # observations that the start values of mean and noise are worth
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Doubt:
+    """When what was known before is no longer believed.
+
+    Attributes
+    ----------
+    powers : tuple of float
+        What each observation may count that was known before, the first of which is 1.
+    """
+
+    powers: tuple[float, ...] = (1.0, 0.3, 0.1, 0.0)
 
 
 def fit_prior(evidence: Iterable[Evidence], *, at: float = 0.0, start: Prior | None = None) -> Prior:
@@ -145,7 +157,7 @@ def _choose_power(
     known: Sequence[_Sums],
     prior: Prior,
     centre: Array,
-    powers: Sequence[float] = POWERS,
+    doubt: Doubt,
 ) -> float:
     """How much of what was known before counts: the power under which it foretells best what was seen since.
 
@@ -157,7 +169,7 @@ def _choose_power(
     if not any(before.n > 0 for _, before in seen):
         return 1.0
     pairs = [(after.centred(centre), before.centred(centre)) for after, before in seen]
-    return max(powers, key=lambda power: _foretold(pairs, power, prior) - _DOUBT * (power < 1.0))
+    return max(doubt.powers, key=lambda power: _foretold(pairs, power, prior) - _DOUBT * (power < 1.0))
 
 
 def _foretold(pairs: Sequence[tuple[_Sums, _Sums]], power: float, prior: Prior) -> float:
@@ -241,8 +253,8 @@ class Beliefs:
     known : mapping of str to Evidence, optional
         What was known before, of some models: of an evaluation, say. It is kept apart from `evidence`, and
         how much of it counts is chosen at every fit: all of it, until what is seen contradicts it.
-    powers : sequence of float
-        Of which it is chosen.
+    doubt : Doubt
+        When it is contradicted.
 
     Notes
     -----
@@ -265,10 +277,10 @@ class Beliefs:
         half_life: float | None = None,
         prior: Prior | None = None,
         known: Mapping[str, Evidence] | None = None,
-        powers: Sequence[float] = POWERS,
+        doubt: Doubt = Doubt(),
     ) -> None:
         self.dim = dim
-        self.powers = tuple(powers)
+        self.doubt = doubt
         self.half_life = half_life
         self.fixed_prior = prior
         self.known = dict(known or {})
@@ -373,7 +385,7 @@ class Beliefs:
         known = [self._known_of(model, at) for model in self.evidence]
         sums = [a + b for a, b in zip(live, known, strict=True)]
         prior, centre = self._choose_prior(sums)
-        power = _choose_power(live, known, prior, centre, self.powers)
+        power = _choose_power(live, known, prior, centre, self.doubt)
         if power < 1.0:
             sums = [a + b.scaled(power) for a, b in zip(live, known, strict=True)]
             prior, centre = self._choose_prior(sums)
