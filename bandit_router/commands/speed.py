@@ -31,6 +31,7 @@ def show_speed(only: Sequence[str], effort: Effort, path: Path | None) -> None:
     terminal, wanted, where = console(), benches(only), machine()
     absent = dict(ABSENT)
     rows: list[Row] = []
+    told: dict[str, object]
     with terminal.status("") as status:
         for name, bench in wanted.items():
             status.update(f"Measuring {name} ...")
@@ -38,13 +39,14 @@ def show_speed(only: Sequence[str], effort: Effort, path: Path | None) -> None:
                 rows += bench(effort)
             except PeerError as error:
                 absent[name] = str(error)
+            if path is not None:  # after each, as a run takes minutes
+                told = {"machine": where, "rounds": effort.rounds, "calls": effort.calls}
+                told |= {"absent": absent, "rows": [row.plain() for row in rows]}
+                path.write_text(json.dumps(told, indent=1))
     terminal.print(_table(rows))
     for what, why in absent.items():
         terminal.print(f"Not measured: {what}: {why}.")
     terminal.print(", ".join(f"{what} {value}" for what, value in where.items()))
-    if path is not None:
-        told = {"machine": where, "rounds": effort.rounds, "calls": effort.calls, "absent": absent}
-        path.write_text(json.dumps(told | {"rows": [row.plain() for row in rows]}, indent=1))
 
 
 def _table(rows: Sequence[Row]) -> Table:

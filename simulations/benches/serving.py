@@ -79,7 +79,7 @@ def http(effort: Effort) -> Iterator[Row]:
     )
     yield Row(
         bench="http",
-        what="feedback by batches of 1,000, SQLite",
+        what=f"feedback by batches of {_batch(effort):,}, SQLite",
         unit="/s",
         ours=batch,
         bar=Bar(limit=20_000, at_least=True, ratio=False),
@@ -128,14 +128,18 @@ def _cpu_us(effort: Effort, server: Server) -> float:
     return median(found[1:])
 
 
+def _batch(effort: Effort) -> int:
+    return min(BATCH, effort.calls)
+
+
 def _batches(effort: Effort, server: Server) -> float:
     """Words of feedback a second, four batches under way at a time."""
     ids = [a["id"] for a in server.post("/v1/decisions", _asked(effort)).answers]
     words = [
         {"decision_id": ids[i % len(ids)], "name": "rating", "value": 0.5, "source": f"user:{i}"}
-        for i in range(BATCHES_TOGETHER * min(BATCH, effort.calls))
+        for i in range(BATCHES_TOGETHER * _batch(effort))
     ]
-    size = len(words) // BATCHES_TOGETHER
+    size = _batch(effort)
     batches = [{"items": words[at : at + size]} for at in range(0, len(words), size)]
     load = server.post("/v1/feedback/batch", batches, connections=BATCHES_TOGETHER)
     return load.per_s * size

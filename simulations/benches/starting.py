@@ -38,6 +38,7 @@ for name in json.loads(sys.argv[1]):
         pass
 """
 PROGRAM_S = 600.0
+MILLION = 1_000_000
 
 
 def imports(effort: Effort) -> Iterator[Row]:
@@ -92,8 +93,8 @@ def ready(effort: Effort) -> Iterator[Row]:
         what=f"ready over a log of {effort.log_rows:,} decisions with feedback",
         unit="s",
         ours=found["ours"],
-        bar=Bar(limit=1.0, ratio=False),
-        note="the bar is meant for a million: --log-rows",
+        bar=Bar(limit=1.0, ratio=False) if effort.log_rows >= MILLION else None,
+        note="the bar, 1 s, is for a million: --log-rows" if effort.log_rows < MILLION else "",
     )
 
 
