@@ -10,13 +10,16 @@ import pytest
 from bandit_router.errors import SettingsError, TableError
 from bandit_router.events import Model
 from bandit_router.features import HashedFeatures
-from bandit_router.policies import DEFAULT_FLOOR
+from bandit_router.policies import DEFAULT_FLOOR, ThompsonSampling
+from bandit_router.predictions import ANSWER_TOKENS
 from bandit_router.prompt import Prompt
 from bandit_router.values import Array
 from simulations.baselines import player_from_spec
-from simulations.replay import Scene, Warmth, play
+from simulations.replay import Bandit, Scene, Warmth, play, play_stream
 from simulations.runs import Run, summary
+from simulations.scenarios import scenario_from
 from simulations.simulate import known_rows, simulate
+from simulations.streams import World
 from simulations.tables import Table
 from simulations.worlds import small_world
 
@@ -215,6 +218,43 @@ def test_without_costs_nothing_can_be_weighed() -> None:
     with pytest.raises(SettingsError, match="has no costs"):
         simulate(free, ["uniform"], price_weights=(0.3,))
     assert len(simulate(free, ["thompson"], seeds=1, rows=30)) == 1
+
+
+def _listed(table: Table) -> Table:
+    """The same table with prices that say what an answer of 300 tokens costs."""
+    cost_usd = table.cost_usd.mean(axis=0)
+    models = [
+        replace(model, output_usd_per_mtok=usd * 1e6 / ANSWER_TOKENS)
+        for model, usd in zip(table.models, cost_usd.tolist(), strict=True)
+    ]
+    return replace(table, models=tuple(models))
+
+
+def test_a_dear_newcomer_is_held_to_a_share_of_the_budget_and_a_cheap_one_is_not() -> None:
+    """Six budgets a try: 150 requests save for none of them. The cheap one takes over."""
+    shares = {}
+    for came, cost in ((100, 9.0), (0, 9.0), (100, 1.0)):
+        table = flat_table(250, means=(0.5, 0.55, 0.9))
+        table = _listed(replace(table, cost_usd=np.tile([1e-3, 1.2e-3, cost * 1e-3], (250, 1))))
+        world = World.of(scenario_from({"add": [{"at": came, "model": "m2"}]}), table)
+        (run,) = simulate(world, ["thompson"], seeds=1, budget_usd=1.5e-3)
+        shares[came, cost] = (run.chosen[came:] == 2).mean()
+    assert shares[100, 9.0] == 0.0
+    assert shares[0, 9.0] > 0.0
+    assert shares[100, 1.0] > 0.8
+
+
+def test_the_pacer_takes_up_a_price_that_changes_with_the_next_request() -> None:
+    entries = {"price": [{"at": 60, "model": "m2", "factor": 0.1}]}
+    table = _listed(flat_table(70, means=(0.5, 0.6, 0.9)))
+    stream = World.of(scenario_from(entries), table).stream(np.arange(70), np.random.default_rng(0))
+    scene = replace(_scene(table), budget_usd=1.5e-3).on(stream)
+    bandit = Bandit(ThompsonSampling(), scene)
+    play_stream(bandit, stream, np.random.default_rng(1).random(60))
+    assert bandit.pacer is not None
+    before = bandit.pacer.price.mean
+    bandit.choose(60)
+    assert 0.0 <= bandit.pacer.price.mean < 0.5 * before
 
 
 def test_progress_is_told() -> None:
