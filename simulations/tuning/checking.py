@@ -20,7 +20,7 @@ POOR = Candidate(
     policy="thompson:width=3", floor=0.5
 )  # explores half of the time, and much of the other
 MODELS = 5  # at most: the first, every so many-th
-ROWS = 2_000  # of a log
+ROWS = 1_000  # of a log
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
