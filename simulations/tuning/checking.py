@@ -13,7 +13,7 @@ from simulations.offpolicy.coverage import features_of
 from simulations.replay import Scene
 from simulations.tables import Table
 from simulations.tuning.candidates import Candidate
-from simulations.tuning.living import live, log_of
+from simulations.tuning.living import Rows, live, log_of
 from simulations.tuning.search import tune_draws
 
 POOR = Candidate(
@@ -80,14 +80,14 @@ def check(
     )
 
 
-def _scene(table: Table, x: Array, order: Array) -> Scene:
+def _scene(table: Table, x: Array, order: Rows) -> Scene:
     guessed = np.array([Prompt.of(text).input_tokens for text in table.prompts], dtype=np.float64)
-    return Scene(table=table, order=order.astype(np.intp), features=x, guessed_tokens=guessed)
+    return Scene(table=table, order=order, features=x, guessed_tokens=guessed)
 
 
 def _gain(table: Table, x: Array, seed: int, rows: int) -> list[float]:
     """Return the gain, played live, and the one foretold; nothing where nothing was recommended."""
-    order = np.random.default_rng(seed).permutation(len(x))
+    order = np.random.default_rng(seed).permutation(len(x)).astype(np.intp)
     logged, fresh = order[: min(rows, len(x) // 2)], order[len(x) // 2 :][:rows]
     found = tune_draws(log_of(_poor(table, x, logged), POOR, seed=seed), seed=seed)
     if found.recommended is None:
@@ -99,13 +99,13 @@ def _gain(table: Table, x: Array, seed: int, rows: int) -> list[float]:
     return [float(new.reward.mean() - old.reward.mean()), found.recommended.reward.value]
 
 
-def _poor(table: Table, x: Array, order: Array) -> Scene:
+def _poor(table: Table, x: Array, order: Rows) -> Scene:
     return replace(_scene(table, x, order), floor=POOR.floor)
 
 
 def _recommends_on_noise(table: Table, x: Array, seed: int, rows: int) -> bool:
     rng = np.random.default_rng(1_000 + seed)
     quality = (rng.random(table.quality.shape) < 0.5).astype(np.float64)
-    order = rng.permutation(len(x))[:rows]
+    order = rng.permutation(len(x))[:rows].astype(np.intp)
     log = log_of(_poor(replace(table, quality=quality), x, order), POOR, seed=seed)
     return tune_draws(log, seed=seed).recommended is not None

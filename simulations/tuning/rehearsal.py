@@ -49,7 +49,9 @@ def tune_table(
     earlier, later = order[:cut][:ROWS], order[cut:]
     sizes = {"searched": len(earlier), "confirmed": len(later)}
     if min(len(earlier), len(later)) < FEWEST:
-        return Tuned(refusal=f"each part needs {FEWEST} rows", **sizes)
+        return Tuned(
+            refusal=f"each part needs {FEWEST} rows", searched=len(earlier), confirmed=len(later)
+        )
     scene = _scene(table)
     used = Candidate(policy=now, floor=scene.floor)
     study, seen = new_study(seed), {}

@@ -110,14 +110,15 @@ def tune_draws(
     earlier = np.arange(len(draws)) < cut
     # A conversation in both periods would be seen by the search.
     later = ~earlier & ~np.isin(draws.cluster, draws.cluster[earlier])
-    sizes = {"searched": cut, "confirmed": int(later.sum())}
+    held = int(later.sum())
     why = _unfit(draws, int((draws.heard & earlier).sum()), int((draws.heard & later).sum()))
     if why:
-        return Tuned(refusal=why, **sizes)
+        return Tuned(refusal=why, searched=cut, confirmed=held)
     tracks = {half_life: walk(draws, half_life) for half_life in _half_lives(draws)}
     found = _search(_first(draws, cut), tracks, trials, seed, progress)
     if not found:
-        return Tuned(refusal=f"no candidate had {ENOUGH:g} effective draws in the search", **sizes)
+        why = f"no candidate had {ENOUGH:g} effective draws in the search"
+        return Tuned(refusal=why, searched=cut, confirmed=held)
     return _confirm(Ground.of(_parts(draws, later)), found, tracks, later, cut)
 
 

@@ -17,12 +17,13 @@ COMMAND = "bandit-router tune --log sqlite:///chat.db --write tuned.toml --json 
 
 
 def _log(decisions: int, preference: Preference | None = None) -> None:
-    models = [Model("good"), Model("bad")]
     with Router.open(
         "sqlite:///chat.db",
-        models=models,
+        models=[Model("good"), Model("bad")],
         policy=Uniform(),
         preference=preference or Preference(),
+        features="hashed:buckets=4",
+        durable=False,
         seed=0,
     ) as router:
         for i in range(decisions):

@@ -26,6 +26,6 @@ def test_too_small_a_table_is_refused() -> None:
 
 
 def test_check_plays_what_is_recommended() -> None:
-    found = check(small_world(0).table(1_000, 1), seeds=1, noise_seeds=1, rows=500)
+    found = check(small_world(0).table(900, 1), seeds=1, noise_seeds=1, rows=450)
     assert (found.recommended, found.better, found.noise_recommended) == (1, 1, 0)
     assert found.gain > 0
