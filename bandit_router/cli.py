@@ -16,6 +16,7 @@ COMMANDS = {
     "evaluate": "The field's protocols on a full-information table.",
     "calibrate": "The price weight for a share of strong calls, or for a drop in quality.",
     "replay": "What other policies would have earned, by the log.",
+    "tune": "Search exploration settings on a log or a table.",
     "compare": "Our defaults beside published bandits, on the same orders.",
     "migrate": "Bring a log's schema up to date.",
     "models": "Show, add, change or retire a router's models.",

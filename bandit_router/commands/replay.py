@@ -76,7 +76,9 @@ def replay(
 
     with EventLog.open(config.log) as log:
         try:
-            rounds = read(log, config.router, since=_utc(since), until=_utc(until), dtype=np.float32)
+            rounds = read(
+                log, config.router, since=moment_s(since), until=moment_s(until), dtype=np.float32
+            )
         except ValueError as error:
             raise ReplayError(str(error)) from error
     found = judge(rounds, specs)
@@ -91,7 +93,8 @@ def replay(
         raise ReplayError("the log supports an answer for none of these policies")
 
 
-def _utc(moment: datetime | None) -> float | None:
+def moment_s(moment: datetime | None) -> float | None:
+    """Return a moment of an option [s since 1970]."""
     return None if moment is None else moment.replace(tzinfo=UTC).timestamp()
 
 

@@ -76,7 +76,7 @@ def scenery_of(table: Table, *, seed: int = 0, dim: int = 24) -> Scenery:
     """
     names = table.names[:: max(1, len(table.names) // MODELS)][:MODELS]
     quality = table.with_pool(names).quality
-    x = _features(table, dim)
+    x = features_of(table, dim)
     taught = np.random.default_rng(seed).choice(len(x), size=min(TAUGHT, len(x)), replace=False)
     beliefs = Beliefs(names, x.shape[1])
     for k, name in enumerate(names):
@@ -98,7 +98,7 @@ def scenery_of(table: Table, *, seed: int = 0, dim: int = 24) -> Scenery:
     )
 
 
-def _features(table: Table, dim: int) -> Array:
+def features_of(table: Table, dim: int) -> Array:
     """Hashed features, turned into few: the check is of intervals, and a hundred fits are made for each log."""
     x = HashedFeatures().extract_many([Prompt.of(text) for text in table.prompts])
     turn = np.random.default_rng(0).normal(size=(x.shape[1] - 1, dim - 1)) / np.sqrt(dim - 1)

@@ -1,0 +1,1 @@
+"""Settings of exploration: searched on an earlier period, confirmed on a later one."""
