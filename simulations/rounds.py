@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from bandit_router.errors import FormatError, SettingsError
 from bandit_router.features.vectors import STOPGAP
 from bandit_router.log import EventLog
+from bandit_router.log.exporting import count_exported, read_exported
 from bandit_router.log.registration import read_registration, router_names
 from bandit_router.log.rounds import Part, count_rounds, read_parts
 from bandit_router.policies import Policy
@@ -136,6 +138,20 @@ def read(
         reading = _Reading(n, dtype)
         for part in read_parts(connection, router, since=since, until=until):
             reading.add(part)
+    return reading.rounds()
+
+
+def read_folder(folder: Path, *, dtype: type[np.float32 | np.float64] = np.float64) -> Rounds:
+    """Read an export (`bandit-router export`) as arrays.
+
+    Raises
+    ------
+    FormatError
+        It is none, or a newer version wrote it.
+    """
+    reading = _Reading(count_exported(folder), dtype)
+    for part in read_exported(folder):
+        reading.add(part)
     return reading.rounds()
 
 

@@ -19,6 +19,7 @@ from bandit_router.errors import ReplayError
 
 if TYPE_CHECKING:
     from simulations.offpolicy.verdicts import Verdict, Verdicts
+    from simulations.rounds import Rounds
 
 DEFAULT_POLICIES = ("logged", "thompson", "greedy", "uniform")
 MOMENT = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"])
@@ -38,6 +39,12 @@ MOMENT = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"])
 )
 @click.option("--since", type=MOMENT, help="The first moment, UTC.")
 @click.option("--until", type=MOMENT, help="The first moment that is left out, UTC.")
+@click.option(
+    "--export",
+    "folder",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Read what `bandit-router export` wrote, instead of a log.",
+)
 @click.option("--json", "path", type=WRITTEN, callback=in_folder, help="Write the results for machines.")
 @click.option("--html", "page", type=WRITTEN, callback=in_folder, help="Write a page.")
 @click.option(
@@ -56,6 +63,7 @@ def replay(
     until: datetime | None,
     path: Path | None,
     *,
+    folder: Path | None,
     page: Path | None,
     tables: tuple[Path, ...],
     logs: int,
@@ -68,19 +76,11 @@ def replay(
     if tables:
         _check(tables, logs, path)
         return
-    import numpy as np
-
-    from bandit_router.log import EventLog
     from simulations.offpolicy.verdicts import judge
-    from simulations.rounds import read
 
-    with EventLog.open(config.log) as log:
-        try:
-            rounds = read(
-                log, config.router, since=moment_s(since), until=moment_s(until), dtype=np.float32
-            )
-        except ValueError as error:
-            raise ReplayError(str(error)) from error
+    if folder is not None and (since or until):
+        raise click.UsageError("--since and --until are for a log; an export is of one period")
+    rounds = _of_log(config, since, until) if folder is None else _of_export(folder)
     found = judge(rounds, specs)
     _show(found)
     if path is not None:
@@ -96,6 +96,29 @@ def replay(
 def moment_s(moment: datetime | None) -> float | None:
     """Return a moment of an option [s since 1970]."""
     return None if moment is None else moment.replace(tzinfo=UTC).timestamp()
+
+
+def _of_log(config: Config, since: datetime | None, until: datetime | None) -> Rounds:
+    import numpy as np
+
+    from bandit_router.log import EventLog
+    from simulations.rounds import read
+
+    with EventLog.open(config.log) as log:
+        try:
+            return read(
+                log, config.router, since=moment_s(since), until=moment_s(until), dtype=np.float32
+            )
+        except ValueError as error:
+            raise ReplayError(str(error)) from error
+
+
+def _of_export(folder: Path) -> Rounds:
+    import numpy as np
+
+    from simulations.rounds import read_folder
+
+    return read_folder(folder, dtype=np.float32)
 
 
 def _show(found: Verdicts) -> None:

@@ -30,7 +30,7 @@ except ImportError:  # pragma: no cover # the slow way does without
 CHUNK = 8_192  # decisions; what is held in memory at a time
 _COLUMNS = ("id", "at_us", "model", "probability", "reason", "features", "features_version")
 _MORE = ("candidates", "head", "conversation")
-_NUMBERS = ("probability", "mean", "std", "cost_usd", "latency_s")
+NUMBERS = ("probability", "mean", "std", "cost_usd", "latency_s")
 _NEXT = b'], ["'  # between two candidates; inside a name the quote would have a backslash
 Ints = NDArray[np.int64]
 
@@ -182,17 +182,17 @@ def parse_candidates(texts: Sequence[str]) -> Candidates:
 
 
 def _parse_fast(text: bytes, row: Ints) -> Candidates:
-    types = dict.fromkeys(_NUMBERS, pa.float64()) | {"name": pa.dictionary(pa.int32(), pa.string())}
+    types = dict.fromkeys(NUMBERS, pa.float64()) | {"name": pa.dictionary(pa.int32(), pa.string())}
     table = csv.read_csv(
         io.BytesIO(text),
         read_options=csv.ReadOptions(
-            column_names=["name", *_NUMBERS], block_size=2**26, use_threads=False
+            column_names=["name", *NUMBERS], block_size=2**26, use_threads=False
         ),
         convert_options=csv.ConvertOptions(column_types=types, null_values=["null", " null"]),
     ).combine_chunks()
     names: Any = table["name"].combine_chunks()  # Any: its types do not know of dictionaries
     names = names.chunk(0) if isinstance(names, pa.ChunkedArray) else names
-    numbers = [table[name].to_numpy() for name in _NUMBERS]
+    numbers = [table[name].to_numpy() for name in NUMBERS]
     code = names.indices.to_numpy(zero_copy_only=False).astype(np.int64)
     return Candidates(
         names=tuple(names.dictionary.to_pylist()), code=code, row=row, numbers=np.stack(numbers, axis=1)
@@ -204,6 +204,6 @@ def _parse_slowly(texts: Sequence[str]) -> Candidates:
     flat = [one for some in read for one in some]
     names: dict[str, int] = {}
     code = [names.setdefault(one[0], len(names)) for one in flat]
-    numbers = np.array([one[1:] for one in flat], dtype=np.float64).reshape(-1, len(_NUMBERS))
+    numbers = np.array([one[1:] for one in flat], dtype=np.float64).reshape(-1, len(NUMBERS))
     row = np.repeat(np.arange(len(texts)), [len(some) for some in read])
     return Candidates(names=tuple(names), code=np.array(code, dtype=np.int64), row=row, numbers=numbers)
