@@ -45,7 +45,7 @@ class Rounds:
     probability : ndarray of shape (n,)
         Of the model drawn, exactly as logged.
     probabilities, mean, std, cost_usd : ndarray of shape (n, K)
-        As logged; 0 and NaN where a model was not eligible.
+        As logged; 0 and NaN where a model was not eligible. One that was may have a probability of 0 too.
     reward, weight : ndarray of shape (n,)
         NaN and 0 where nothing was heard.
     paid_usd : ndarray of shape (n,)
@@ -99,7 +99,17 @@ class Rounds:
         floor : float
             Share of exploration over the eligible models.
         """
-        return choose_many(policy, self.mean, self.std, self.probabilities > 0, floor=floor)
+        there = eligible_of(self.probabilities, self.mean)
+        return choose_many(policy, self.mean, self.std, there, floor=floor)
+
+
+def eligible_of(probabilities: Array, mean: Array) -> Mask:
+    """Return which models were there to choose from, of shape (n, K): those of which something was promised.
+
+    One may have had a probability of 0: a policy without a floor does not draw all that it may.
+    """
+    eligible: Mask = (probabilities > 0) | ~np.isnan(mean)
+    return eligible
 
 
 def read(

@@ -74,6 +74,8 @@ def replay(
     earlier decisions only. How to read it: docs/replay.md.
     """
     if tables:
+        if page is not None or folder is not None:
+            raise click.UsageError("--check draws logs of its own, and writes --json only")
         _check(tables, logs, path)
         return
     from simulations.offpolicy.verdicts import judge
@@ -139,9 +141,8 @@ def _show(found: Verdicts) -> None:
             style="bold red",
         )
     terminal.print(_table(found))
-    for verdict in found.policies:
-        if verdict.refusal:
-            terminal.print(Text(f"{verdict.spec}: refused: {verdict.refusal}"))  # no emoji of ":a:"
+    for said in _aloud(found):
+        terminal.print(Text(said))  # no emoji of ":a:"
     if found.heard < found.draws:
         terminal.print(
             "Missing rewards: values are weighed up to all draws as if rewards were missing by prompt and "
@@ -149,9 +150,26 @@ def _show(found: Verdicts) -> None:
         )
 
 
+def _aloud(found: Verdicts) -> list[str]:
+    """What must be known of policies beside their numbers."""
+    said = [f"{v.spec}: refused: {v.refusal}" for v in found.policies if v.refusal]
+    for verdict in (v for v in found.policies if not v.refusal):
+        if verdict.unfit:
+            said.append(
+                f"{verdict.spec}: judged on {found.draws - verdict.unfit:,} draws, not to be compared with "
+                f"others; at {verdict.unfit:,} it could draw none of the models that were eligible"
+            )
+        if (lost := 1 - verdict.reach.overlap) >= 0.0005:
+            said.append(
+                f"{verdict.spec}: {lost:.1%} of what it draws had a probability of 0 in the log: "
+                "only the last column, from 0 to 1 for these, counts it"
+            )
+    return said
+
+
 def _table(found: Verdicts) -> Table:
     table = Table(
-        "policy", "ips", "snips", "dr", "at any time", "USD", "effective", "missing 0..1", box=None
+        "policy", "ips", "snips", "dr", "at any time", "USD", "effective", "unknown 0..1", box=None
     )
     for verdict in found.policies:
         if not verdict.refusal:
@@ -167,7 +185,7 @@ def _row(verdict: Verdict) -> list[str | Text]:
     gap = "-"
     if verdict.low is not None and verdict.high is not None:
         gap = f"{verdict.low.low:.3f}..{verdict.high.high:.3f}"
-    return [Text(verdict.spec), *cells, paid, f"{verdict.reach.effective:,.0f}", gap]
+    return [Text(verdict.spec), *cells, paid, f"{verdict.estimates['ips'].effective:,.0f}", gap]
 
 
 def _check(tables: tuple[Path, ...], logs: int, path: Path | None) -> None:

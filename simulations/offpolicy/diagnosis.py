@@ -131,7 +131,8 @@ class Reach:
     Attributes
     ----------
     overlap : float
-        Share of what the policy would draw whose model had a logged probability above 0.
+        Share of what the policy would draw whose model had a logged probability above 0: of the rest the log
+        can say nothing.
     agreeing : float
         Share of rows in which the model drawn is one that the policy may draw.
     mean_weight, z : float
@@ -167,7 +168,7 @@ def reach(draws: Draws, target: Array, rows: NDArray[np.bool_]) -> Reach:
     ratio = (draws.of_chosen(target) / draws.logged)[rows]
     if len(ratio) < 2:
         return Reach(overlap=0, agreeing=0, mean_weight=0, z=np.nan, most=0, largest=0, effective=0)
-    held = np.einsum("nk,nk->n", target, draws.eligible)[rows]
+    held = np.einsum("nk,nk->n", target, draws.probabilities > 0)[rows]
     error = ratio.std(ddof=1) / np.sqrt(len(ratio))
     return Reach(
         overlap=float(held.mean()),

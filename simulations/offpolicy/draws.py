@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from bandit_router.errors import ReplayError
 from bandit_router.values import Array
-from simulations.rounds import DRAWN, REASONS, Rounds
+from simulations.rounds import DRAWN, REASONS, Rounds, eligible_of
 
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
@@ -82,9 +82,8 @@ class Draws:
 
     @property
     def eligible(self) -> Mask:
-        """Which models could be drawn, of shape (n, K)."""
-        eligible: Mask = self.probabilities > 0
-        return eligible
+        """Which models were there to choose from, of shape (n, K); some with a probability of 0, perhaps."""
+        return eligible_of(self.probabilities, self.mean)
 
     def of_chosen(self, grid: Array) -> Array:
         """Return the entry of the model drawn in each row of an array of shape (n, K)."""

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from bandit_router.values import Array
-from simulations.estimators import Estimate, ips
+from simulations.estimators import Estimate, dr
 from simulations.offpolicy.draws import Draws
 
 ROWS = 50_000  # that the model is fitted to, at most
@@ -46,28 +46,30 @@ def _design(draws: Draws, rows: NDArray[np.int64]) -> Array:
     return np.hstack([draws.x[rows], models])
 
 
-def bounds(
-    draws: Draws, target: Array, logged: Array, rows: NDArray[np.bool_]
-) -> tuple[Estimate, Estimate]:
-    """Return the value (IPS) if every missing reward were 0, and if every one were 1.
+def bounds(draws: Draws, target: Array, rows: NDArray[np.bool_]) -> tuple[Estimate, Estimate]:
+    """Return the value (IPS) if every reward that the log cannot know were 0, and if every one were 1.
 
-    Nothing is assumed about why rewards are missing: the truth lies between (but for chance, for which each has
-    its interval). The gap is the weighed share of what is missing.
+    Those are the missing ones, and those of models that the policy would draw and that had a probability of 0.
+    Nothing is assumed about either: the truth lies between (but for chance, for which each has its interval).
 
     Parameters
     ----------
     draws : Draws
-    target, logged : ndarray of shape (n,)
-        Of the model drawn.
+    target : ndarray of shape (n, K)
+        Probabilities of the policy in question.
     rows : ndarray of bool, shape (n,)
+        Which rows it can be judged on.
 
     References
     ----------
     .. [1] Manski, "Nonparametric bounds on treatment effects", American Economic Review 80 (1990).
     """
-    worst, best = (np.where(draws.heard, draws.reward, fill)[rows] for fill in (0.0, 1.0))
-    cluster = draws.cluster[rows] if draws.talks else None
-    return (
-        ips(target[rows], logged[rows], worst, clusters=cluster),
-        ips(target[rows], logged[rows], best, clusters=cluster),
-    )
+    never = np.einsum("nk,nk->n", target, draws.probabilities <= 0)
+    own, cluster = draws.of_chosen(target), draws.cluster[rows] if draws.talks else None
+
+    def filled(fill: float) -> Estimate:
+        reward, nothing = np.where(draws.heard, draws.reward, fill), np.zeros(len(draws))
+        columns = (own, draws.logged, reward, nothing, fill * never)
+        return dr(*(column[rows] for column in columns), clusters=cluster)
+
+    return filled(0.0), filled(1.0)

@@ -23,7 +23,9 @@ from simulations.offpolicy.targets import Target, probabilities_of, target_from_
 from simulations.rounds import Rounds
 
 ENOUGH = 30.0  # effective rows below which no value is told
+HELD = 0.95  # share of what a policy draws that the log must have been able to draw
 SWEEP = (1.0, 3.0, 10.0, 30.0, 100.0)  # of clip and tau; lambda is their square
+_ALL = 1e-6  # share that may fall to rounding
 _BOOTSTRAP = 10_000  # rows up to which the bootstrap takes less than a second; beyond, it says no more
 
 
@@ -49,7 +51,8 @@ class Verdict:
         By estimator; of intervals of another kind, ``ips (bernstein)``.
     swept : tuple of Swept
     low, high : Estimate, optional
-        If every missing reward were 0, and if every one were 1.
+        If every reward that the log cannot know were 0, and if every one were 1 (`bounds`); None where it
+        knows all.
     paid_usd : float, optional
         What a request would have cost [USD], self-normalised.
     share : dict of str to float
@@ -190,7 +193,7 @@ def _verdict(draws: Draws, target: Target, responses: Array, foretold: Array, se
     heard = draws.heard & rows
     own = draws.of_chosen(p)
     told = est.effective_size((own / draws.logged)[heard])
-    if told < ENOUGH:
+    if told < ENOUGH or found.overlap < HELD:
         why = _refusal(target, found, told, unfit, len(draws))
         return Verdict(spec=target.spec, reach=found, unfit=unfit, refusal=why)
     sample = _Sample(
@@ -202,8 +205,8 @@ def _verdict(draws: Draws, target: Target, responses: Array, foretold: Array, se
         clusters=draws.cluster[rows] if draws.talks else None,
         most=found.most / float(responses[rows].min()),
     )
-    missing = not heard[rows].all()
-    low, high = bounds(draws, own, draws.logged, rows) if missing else (None, None)
+    unknown = not heard[rows].all() or found.overlap < 1 - _ALL
+    low, high = bounds(draws, p, rows) if unknown else (None, None)
     return Verdict(
         spec=target.spec,
         reach=found,
@@ -222,6 +225,11 @@ def _refusal(target: Target, found: Reach, told: float, unfit: int, n: int) -> s
         return f"{target.spec} could draw none of the models that were eligible"
     if found.overlap == 0 or found.agreeing == 0:
         return f"nothing that {target.spec} draws was ever drawn: the log has no support for it"
+    if found.overlap < HELD:
+        return (
+            f"the log has no support for {1 - found.overlap:.0%} of what {target.spec} draws: "
+            "those models were eligible with a probability of 0"
+        )
     return (
         f"the log tells as much as {told:.1f} decisions of {target.spec} itself; "
         f"fewer than {ENOUGH:g} support no answer"

@@ -50,6 +50,24 @@ def test_a_log_is_replayed(tmp_path: Path) -> None:
         replay("--log", url, "--until", "2020-01-01")
 
 
+def test_what_a_log_cannot_know_is_said(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'log.db'}"
+    with Router.open(url, models=[Model("a")], policy=Uniform()) as router:
+        router.put_model(Model("b"))
+        router.put_model(Model("c"))
+        for i in range(160):
+            models = ["a", "b"] if i < 80 else ["b", "c"]
+            router.feedback(router.choose(f"x {i}", models=models).id, "rating", 0.5)
+    said = replay("--log", url, "--policy", "fixed:a", "--policy", "fixed:b", "--since", "2020-01-01")
+    assert "2 different sets of models" in said
+    assert "fixed:a: judged on 80 draws" in " ".join(said.split())
+    assert "fixed:b: judged" not in said
+    wrong = ["replay", "--check", str(tmp_path / "log.db"), "--html", str(tmp_path / "page.html")]
+    refused = CliRunner().invoke(cli, wrong)
+    assert refused.exit_code == 2
+    assert "--json only" in refused.output
+
+
 def test_intervals_are_checked_on_a_table(tmp_path: Path) -> None:
     write_table(small_world(0).table(120, 1), tmp_path / "small.parquet")
     said = replay("--check", str(tmp_path / "small.parquet"), "--logs", "2")

@@ -102,14 +102,47 @@ def test_a_model_that_appears_later_is_judged_where_it_was_eligible(draws: Draws
     p = draws.probabilities.copy()
     p[:600, 3] = 0.0
     p /= p.sum(axis=1, keepdims=True)
+    mean = np.where(p > 0, draws.mean, np.nan)
     coins = np.random.default_rng(3).random((len(p), 1))
     chosen = (p.cumsum(axis=1) < coins).sum(axis=1).clip(max=3)
     logged = p[np.arange(len(p)), chosen]
-    changed = replace(draws, probabilities=p, chosen=chosen, logged=logged)
+    changed = replace(draws, probabilities=p, mean=mean, chosen=chosen, logged=logged)
     found = judge(rounds_of(changed), [f"fixed:{draws.models[3]}", "uniform"])
     assert found.model_sets == 2
     assert [verdict.unfit for verdict in found.policies] == [600, 0]
     assert found.policies[0].estimates["ips"].n == 600
+
+
+def certain(draws: Draws, share: float) -> Draws:
+    """The same requests, `share` of them decided for certain, by what was promised; all rewards 0.5."""
+    best = np.eye(len(draws.models))[draws.mean.argmax(axis=1)]
+    sure = np.arange(len(draws)) < share * len(draws)
+    p = np.where(sure[:, None], best, draws.probabilities)
+    chosen = np.where(sure, draws.mean.argmax(axis=1), draws.chosen)
+    logged, half = p[np.arange(len(p)), chosen], np.full(len(p), 0.5)
+    return replace(draws, probabilities=p, chosen=chosen, logged=logged, reward=half)
+
+
+def test_a_log_that_drew_for_certain_does_not_tell_of_others(draws: Draws) -> None:
+    """Every model was eligible; most had a probability of 0. Where one was drawn it was for a reason."""
+    specs = ["logged", "greedy", "uniform", *(f"fixed:{model}" for model in draws.models)]
+    logged, greedy, *others = judge(rounds_of(certain(draws, 1.0)), specs).policies
+    assert logged.estimates["ips"].value == greedy.estimates["ips"].value == 0.5
+    assert logged.low is None
+    for verdict in others:
+        assert verdict.refusal is not None
+        assert "support" in verdict.refusal
+        assert verdict.unfit == 0
+        assert verdict.reach.overlap < 0.95
+
+
+def test_what_had_no_probability_is_bounded(draws: Draws) -> None:
+    """Of what is drawn evenly, three quarters of a twenty-fifth had a probability of 0."""
+    (even,) = judge(rounds_of(certain(draws, 0.04)), ["uniform"]).policies
+    assert even.reach.overlap == pytest.approx(0.97)
+    assert even.low is not None
+    assert even.high is not None
+    assert even.high.value - even.low.value == pytest.approx(0.03)
 
 
 @pytest.mark.parametrize(
