@@ -40,7 +40,9 @@ class Estimate:
     effective: float
 
 
-def replay(target: Array, logged: Array, reward: Array, *, seed: int = 0) -> Estimate:
+def replay(
+    target: Array, logged: Array, reward: Array, *, seed: int = 0, clusters: Clusters = None
+) -> Estimate:
     """Rejection: keep a row with probability ``w / max(w)`` and take the mean of what is kept.
 
     What is kept is a sample of the policy itself; with uniform logging and a policy that draws for certain
@@ -55,7 +57,7 @@ def replay(target: Array, logged: Array, reward: Array, *, seed: int = 0) -> Est
     kept = np.random.default_rng(seed).random(len(ratio)) * ratio.max(initial=0.0) < ratio
     if kept.sum() < 2:
         raise ValueError(f"expected at least 2 rows that both policies draw, got {kept.sum()}")
-    low, high = clustered(reward[kept], None)
+    low, high = clustered(reward[kept], None if clusters is None else clusters[kept])
     value = float(reward[kept].mean())
     return Estimate(value=value, low=low, high=high, n=len(reward), effective=float(kept.sum()))
 
@@ -173,7 +175,7 @@ def dr(
         As in `ips`.
     q, v : ndarray of shape (n,)
         What a model that was not trained on the row foretells of the model drawn, and of the policy; in [0, 1]
-        for "bernstein" and "sequence".
+        for "bernstein" and "sequence", and by earlier rows only for "sequence".
 
     References
     ----------

@@ -16,7 +16,7 @@ from bandit_router.values import Array
 from simulations import estimators as est
 from simulations.estimators import Estimate
 from simulations.offpolicy.batches import choose_many
-from simulations.offpolicy.crossfit import cross_fitted
+from simulations.offpolicy.crossfit import cross_fitted, foretold_before
 from simulations.offpolicy.draws import Draws
 from simulations.tables import Table
 
@@ -132,8 +132,10 @@ def draw_log(scene: Scenery, n: int, rng: np.random.Generator) -> tuple[Draws, A
 def estimates_of(draws: Draws, target: Array) -> dict[str, Estimate]:
     """Return all estimates of a policy whose probabilities are `target`, of shape (n, K)."""
     w = draws.of_chosen(target), draws.logged, draws.reward
-    foretold = cross_fitted(draws)
-    s = (*w, draws.of_chosen(foretold), (target * foretold).sum(axis=1))
+    s, before = (
+        (*w, draws.of_chosen(foretold), (target * foretold).sum(axis=1))
+        for foretold in (cross_fitted(draws), foretold_before(draws))
+    )
     most = float((target / draws.probabilities).max())
     return {
         "ips": est.ips(*w),
@@ -145,7 +147,7 @@ def estimates_of(draws: Draws, target: Array) -> dict[str, Estimate]:
         "ips (bernstein)": est.ips(*w, interval="bernstein", most=most),
         "dr (bernstein)": est.dr(*s, interval="bernstein", most=most),
         "ips (sequence)": est.ips(*w, interval="sequence"),
-        "dr (sequence)": est.dr(*s, interval="sequence", most=most),
+        "dr (sequence)": est.dr(*before, interval="sequence", most=most),
         "dm": est.direct(s[-1]),
         "clipped-ips 3": est.clipped_ips(*w, clip=3.0),
         "switch-dr 3": est.switch_dr(*s, tau=3.0),

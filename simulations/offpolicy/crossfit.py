@@ -10,6 +10,7 @@ from bandit_router.values import Array
 from simulations.offpolicy.draws import Draws
 
 FOLDS = 5
+FIRST = 64  # rows that are foretold by nothing that was heard
 _BLOCK = 65_536  # rows that are put into the sums at once
 
 
@@ -26,6 +27,21 @@ def cross_fitted(draws: Draws, *, folds: int = FOLDS, seed: int = 0) -> Array:
         for start in range(0, len(draws), _BLOCK):
             rows = start + np.flatnonzero(fold[start : start + _BLOCK] == k)
             foretold[rows] = draws.x[rows] @ weights.T
+    return np.clip(foretold, 0.0, 1.0)
+
+
+def foretold_before(draws: Draws, *, first: int = FIRST) -> Array:
+    """Return the same from earlier rows only, of shape (n, K): what anytime-valid intervals need.
+
+    Rows come in blocks, each as long as all before it; a block is foretold by what the rows before it teach,
+    the first by the prior.
+    """
+    n = len(draws)
+    foretold, at = np.empty((n, len(draws.models)), dtype=draws.x.dtype), np.arange(n)
+    starts = [0, *(first * 2**i for i in range(max(n // first, 1).bit_length()))]
+    for start, end in zip(starts, [*starts[1:], n], strict=True):
+        weights = _weights(draws, draws.heard & (at < start))
+        foretold[start:end] = draws.x[start:end] @ weights.T
     return np.clip(foretold, 0.0, 1.0)
 
 

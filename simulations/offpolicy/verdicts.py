@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -15,7 +16,7 @@ from bandit_router.errors import ReplayError
 from bandit_router.values import Array
 from simulations import estimators as est
 from simulations.estimators import Estimate
-from simulations.offpolicy.crossfit import cross_fitted
+from simulations.offpolicy.crossfit import cross_fitted, foretold_before
 from simulations.offpolicy.diagnosis import Calibration, Reach, calibration, reach
 from simulations.offpolicy.draws import Draws, draws_of
 from simulations.offpolicy.responses import bounds, response_probabilities
@@ -147,10 +148,14 @@ def judge(
     draws = draws_of(rounds)
     if not draws.heard.any():
         raise ReplayError(f"no reward was heard of any of the {len(draws)} draws of that period")
-    responses, foretold = response_probabilities(draws), cross_fitted(draws, folds=folds, seed=seed)
+    model = _Model(
+        responses=response_probabilities(draws),
+        foretold=cross_fitted(draws, folds=folds, seed=seed),
+        before=foretold_before(draws),
+    )
     verdicts = []
     for target in targets:
-        verdicts.append(_verdict(draws, target, responses, foretold, seed))
+        verdicts.append(_verdict(draws, target, model, seed))
         if progress is not None:
             progress(len(verdicts), len(targets))
     return Verdicts(
@@ -166,6 +171,22 @@ def judge(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Model:
+    """What is thought of a log: how likely rewards were heard, and what each would have been.
+
+    Attributes
+    ----------
+    responses : ndarray of shape (n,)
+    foretold, before : ndarray of shape (n, K)
+        By all other rows, and by earlier ones only.
+    """
+
+    responses: Array
+    foretold: Array
+    before: Array
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Sample:
     """The rows on which one policy is judged; a row without a reward has a ratio of 0."""
 
@@ -174,6 +195,7 @@ class _Sample:
     reward: Array
     q: Array
     v: Array
+    before: tuple[Array, Array]
     clusters: est.Clusters
     most: float
 
@@ -186,25 +208,17 @@ class _Sample:
         return (*self.weighed, self.q, self.v)
 
 
-def _verdict(draws: Draws, target: Target, responses: Array, foretold: Array, seed: int) -> Verdict:
+def _verdict(draws: Draws, target: Target, model: _Model, seed: int) -> Verdict:
     p = probabilities_of(target, draws, seed=seed)
     rows: NDArray[np.bool_] = np.asarray(p.any(axis=1))
     unfit, found = int((~rows).sum()), reach(draws, p, rows)
     heard = draws.heard & rows
     own = draws.of_chosen(p)
-    told = est.effective_size((own / draws.logged)[heard])
+    told = est.effective_size((own / (draws.logged * model.responses))[heard])
     if told < ENOUGH or found.overlap < HELD:
         why = _refusal(target, found, told, unfit, len(draws))
         return Verdict(spec=target.spec, reach=found, unfit=unfit, refusal=why)
-    sample = _Sample(
-        target=np.where(heard, own, 0.0)[rows],
-        logged=np.where(heard, draws.logged * responses, 1.0)[rows],
-        reward=np.nan_to_num(draws.reward)[rows],
-        q=draws.of_chosen(foretold)[rows],
-        v=np.einsum("nk,nk->n", p, foretold)[rows],
-        clusters=draws.cluster[rows] if draws.talks else None,
-        most=found.most / float(responses[rows].min()),
-    )
+    sample = _sample(draws, p, own, rows, model, found.most)
     unknown = not heard[rows].all() or found.overlap < 1 - _ALL
     low, high = bounds(draws, p, rows) if unknown else (None, None)
     return Verdict(
@@ -217,6 +231,26 @@ def _verdict(draws: Draws, target: Target, responses: Array, foretold: Array, se
         high=high,
         paid_usd=_paid(draws, own, rows),
         share=dict(zip(draws.models, p[rows].mean(axis=0).tolist(), strict=True)),
+    )
+
+
+def _sample(
+    draws: Draws, p: Array, own: Array, rows: NDArray[np.bool_], model: _Model, most: float
+) -> _Sample:
+    heard = draws.heard
+    (q, v), before = (
+        (draws.of_chosen(foretold)[rows], np.einsum("nk,nk->n", p, foretold)[rows])
+        for foretold in (model.foretold, model.before)
+    )
+    return _Sample(
+        target=np.where(heard, own, 0.0)[rows],
+        logged=np.where(heard, draws.logged * model.responses, 1.0)[rows],
+        reward=np.nan_to_num(draws.reward)[rows],
+        q=q,
+        v=v,
+        before=before,
+        clusters=draws.cluster[rows] if draws.talks else None,
+        most=most / float(model.responses[rows].min()),
     )
 
 
@@ -244,13 +278,14 @@ def _estimates(s: _Sample, seed: int) -> dict[str, Estimate]:
         "dm": est.direct(s.v, clusters=c),
         "dr": est.dr(*s.foretold, clusters=c),
         "sndr": est.sndr(*s.foretold, clusters=c),
-        "replay": est.replay(*s.weighed, seed=seed),
         "ips (bernstein)": est.ips(*s.weighed, interval="bernstein", most=s.most),
         "dr (bernstein)": est.dr(*s.foretold, interval="bernstein", most=s.most),
     }
+    with suppress(ValueError):  # where next to nothing is kept it has no interval
+        found["replay"] = est.replay(*s.weighed, seed=seed, clusters=c)
     if s.reward.min() >= 0 and s.reward.max() <= 1:
         found["ips (sequence)"] = est.ips(*s.weighed, interval="sequence")
-        found["dr (sequence)"] = est.dr(*s.foretold, interval="sequence", most=s.most)
+        found["dr (sequence)"] = est.dr(*s.weighed, *s.before, interval="sequence", most=s.most)
     if len(s.reward) <= _BOOTSTRAP:
         found["ips (bootstrap)"] = est.ips(*s.weighed, interval="bootstrap", clusters=c)
         found["dr (bootstrap)"] = est.dr(*s.foretold, interval="bootstrap", clusters=c)

@@ -76,6 +76,8 @@ def test_rows_of_one_conversation_widen_the_interval() -> None:
     alone, together = (est.ips(ones, ones, reward, clusters=c) for c in (None, talk))
     ratio = (together.high - together.low) / (alone.high - alone.low)
     assert ratio == pytest.approx(2.0, rel=0.05)  # sqrt(4): four copies say what one does
+    kept = [est.replay(ones, ones, reward, clusters=c) for c in (None, talk)]
+    assert [each.high for each in kept] == pytest.approx([alone.high, together.high])
     drawn = est.ips(ones, ones, reward, clusters=talk, interval="bootstrap")
     assert (drawn.high - drawn.low) / (together.high - together.low) == pytest.approx(1.0, abs=0.1)
 

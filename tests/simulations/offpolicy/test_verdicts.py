@@ -107,6 +107,22 @@ def test_missing_by_prompt_and_model_is_corrected_and_bounded(scene: Scenery) ->
     assert target.shape == draws.probabilities.shape
 
 
+def test_rejection_may_keep_next_to_nothing(draws: Draws) -> None:
+    """A weight of 1,000 and 4,600 of one are 31 effective rows; with this seed only the first is kept."""
+    n, seed = 4_601, 27
+    logged = np.where(np.arange(n) == 0, 1e-3, 1.0)
+    p = np.column_stack([logged, 1 - logged])
+    few = replace(
+        draws, models=("a", "b"), x=np.ones((n, 1)), at=np.arange(n) / 1.0, cluster=np.arange(n),
+        chosen=np.zeros(n, dtype=np.int64), logged=logged, probabilities=p,
+        mean=np.where(p > 0, 0.5, np.nan), std=np.where(p > 0, 0.1, np.nan),
+        reward=np.full(n, 0.5), paid_usd=np.full(n, np.nan),
+    )  # fmt: skip
+    (verdict,) = judge(rounds_of(few), ["fixed:a"], seed=seed).policies
+    assert verdict.estimates["snips"].value == pytest.approx(0.5)
+    assert "replay" not in verdict.estimates
+
+
 def test_what_the_log_cannot_support_is_refused(draws: Draws) -> None:
     rounds = rounds_of(draws)
     silent = replace(rounds, reward=np.full(len(rounds), np.nan))
