@@ -181,7 +181,7 @@ def _row(verdict: Verdict) -> list[str | Text]:
     names = ("ips", "snips", "dr", "ips (sequence)")
     known = [verdict.estimates.get(name) for name in names]
     cells = ["-" if e is None else f"{e.value:.4f} [{e.low:.4f}, {e.high:.4f}]" for e in known]
-    paid = "-" if verdict.paid_usd is None else f"{verdict.paid_usd:.6f}"
+    paid = "-" if verdict.paid is None else f"{verdict.paid.value:.6f}"
     gap = "-"
     if verdict.low is not None and verdict.high is not None:
         gap = f"{verdict.low.low:.3f}..{verdict.high.high:.3f}"

@@ -41,7 +41,7 @@ def _page(found: Verdicts) -> str:
         judged=judged,
         refused=[verdict for verdict in found.policies if verdict.refusal],
         estimators=_estimators(judged),
-        paid=next((v.paid_usd for v in judged if v.spec == "logged"), None),
+        paid=next((v.paid.value for v in judged if v.paid and v.spec == "logged"), None),
         models=[(model, colour(at)) for at, model in enumerate(found.models)],
         # Markup: matplotlib has escaped the texts in its pictures.
         values=Markup(interval_picture(values, "mean reward of a request")) if judged else "",
