@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -145,10 +145,7 @@ def read(
         n = count_rounds(connection, router, since=since, until=until)
         if not n:
             raise ValueError(f"router {router!r} decided nothing in that period")
-        reading = _Reading(n, dtype)
-        for part in read_parts(connection, router, since=since, until=until):
-            reading.add(part)
-    return reading.rounds()
+        return _read(n, dtype, lambda: read_parts(connection, router, since=since, until=until))
 
 
 def read_folder(folder: Path, *, dtype: type[np.float32 | np.float64] = np.float64) -> Rounds:
@@ -159,9 +156,20 @@ def read_folder(folder: Path, *, dtype: type[np.float32 | np.float64] = np.float
     FormatError
         It is none, or a newer version wrote it.
     """
-    reading = _Reading(count_exported(folder), dtype)
-    for part in read_exported(folder):
+    return _read(count_exported(folder), dtype, lambda: read_exported(folder))
+
+
+def _read(n: int, dtype: type[np.float32 | np.float64], parts: Callable[[], Iterator[Part]]) -> Rounds:
+    """Fill arrays with n rows; twice where versions of features took turns: then the newest is known late."""
+    reading = _Reading(n, dtype)
+    for part in parts():
         reading.add(part)
+    if reading.lacking:
+        version = reading.version
+        del reading  # its room is needed
+        reading = _Reading(n, dtype, version=version, known=True)
+        for part in parts():
+            reading.add(part)
     return reading.rounds()
 
 
@@ -173,7 +181,7 @@ class _Reading:
     dtype: type[np.float32 | np.float64]
     at: int = 0
     version: str = ""
-    dims: dict[str, int] = field(default_factory=dict)
+    known: bool = False  # that this is the version to keep; else it is the newest so far
     models: dict[str, int] = field(default_factory=dict)
     versions: dict[str, int] = field(default_factory=dict)
     talks: dict[str, int] = field(default_factory=dict)
@@ -181,6 +189,7 @@ class _Reading:
     flat: dict[str, NDArray[Any]] = field(default_factory=dict)
     grid: NDArray[Any] = field(default_factory=lambda: np.empty((4, 0, 0)))
     x: NDArray[Any] = field(default_factory=lambda: np.empty((0, 0)))
+    filled: Mask = field(default_factory=lambda: np.empty(0, dtype=bool))
     id: NDArray[np.bytes_] = field(default_factory=lambda: np.empty(0, dtype="S36"))
 
     def add(self, part: Part) -> None:
@@ -205,6 +214,7 @@ class _Reading:
         for name in ("probability", "reward", "weight", "cost_usd"):
             self.flat[name] = np.zeros(self.n)
         self.id = np.empty(self.n, dtype="S36")
+        self.filled = np.zeros(self.n, dtype=bool)
 
     def _columns(self, part: Part) -> dict[str, NDArray[Any]]:
         chosen = _places(self.models, part.model)
@@ -242,25 +252,36 @@ class _Reading:
             wider[:, :, :have] = self.grid
         self.grid = wider
 
+    @property
+    def lacking(self) -> bool:
+        """Whether there are rows of the version to keep that were met while another one seemed to be it."""
+        own = self.flat["version"][: self.at] == self.versions[self.version]
+        return bool((own & ~self.filled[: self.at]).any())
+
     def _fill_features(self, part: Part, rows: slice) -> None:
         """Keep one version's vectors: the newest that is not a stopgap."""
-        whole = [v for v in part.features_version if not v.endswith(STOPGAP)]
-        newest = whole[-1] if whole else self.version or part.features_version[-1]
-        if newest != self.version:
-            self.version = newest
-        kept = [i for i, v in enumerate(part.features_version[: rows.stop - rows.start]) if v == newest]
+        if not self.known:
+            self._turn_to(_newest(part.features_version, self.version))
+        told = part.features_version[: rows.stop - rows.start]
+        kept = [i for i, version in enumerate(told) if version == self.version]
         vectors = [part.features[i] for i in kept]
         if not vectors:
             return
-        dim = len(vectors[0]) // 8
+        if not self.x.size:
+            self.x = np.zeros((self.n, len(vectors[0]) // 8), dtype=self.dtype)
+        dim = self.x.shape[1]
         if any(len(vector) != 8 * dim for vector in vectors):
-            raise FormatError(f"features: vectors of version {newest!r} differ in length")
-        if self.x.shape != (self.n, dim):
-            self.x = np.zeros((self.n, dim), dtype=self.dtype)
+            raise FormatError(f"features: vectors of version {self.version!r} differ in length")
         found = np.frombuffer(b"".join(vectors), dtype="<f8").reshape(-1, dim)
         if not np.isfinite(found).all():
             raise FormatError("features: expected finite numbers")
-        self.x[rows.start + np.array(kept)] = found
+        at = rows.start + np.array(kept)
+        self.x[at], self.filled[at] = found, True
+
+    def _turn_to(self, version: str) -> None:
+        """Forget the vectors of another version."""
+        if version != self.version:
+            self.version, self.x, self.filled = version, np.empty((0, 0)), np.zeros(self.n, dtype=bool)
 
     def rounds(self) -> Rounds:
         """Return all that was read, in the order of time."""
@@ -313,6 +334,12 @@ class _Reading:
             at = np.minimum(np.searchsorted(self.id[: self.at], wanted), self.at - 1)
             heads[list(rows)] = np.where(self.id[at] == wanted, at, self.n)
         return heads
+
+
+def _newest(versions: Sequence[str], so_far: str) -> str:
+    """The last that is not a stopgap, if there is one."""
+    whole = [version for version in versions if not version.endswith(STOPGAP)]
+    return whole[-1] if whole else so_far or versions[-1]
 
 
 def _place(places: dict[str, int], name: str) -> int:

@@ -54,6 +54,10 @@ class Draws:
         Decisions that say nothing, by a sentence that says why.
     talks : bool
         Whether some rows share a conversation.
+    weight : ndarray of shape (n,), optional
+        How much its reward counts as evidence, the mean of its turns'; None is one for each.
+    over_at : ndarray of shape (n,), optional
+        When the last of its turns that were heard of was decided [s since 1970]; None is `at`.
     """
 
     models: tuple[str, ...]
@@ -70,6 +74,8 @@ class Draws:
     turns: int
     left_out: Mapping[str, int]
     talks: bool = False
+    weight: Array | None = None
+    over_at: Array | None = None
 
     def __len__(self) -> int:
         return len(self.chosen)
@@ -108,7 +114,7 @@ def draws_of(rounds: Rounds) -> Draws:
     if not len(heads):
         told = "; ".join(f"{n} {sentence}" for sentence, n in left_out.items())
         raise ReplayError(f"no decision of that period was drawn with a known probability: {told}")
-    everything = len(heads) == len(rounds)
+    everything, heard = len(heads) == len(rounds), ~np.isnan(rounds.reward)
 
     def take(values: NDArray[Any]) -> NDArray[Any]:  # Any: of each array's own type
         return values if everything else values[heads]
@@ -117,6 +123,8 @@ def draws_of(rounds: Rounds) -> Draws:
         models=rounds.models,
         logged=take(rounds.probability),
         reward=_mean_of_turns(rounds.reward, rounds.head, turns)[heads],
+        weight=_mean_of_turns(np.where(heard, rounds.weight, np.nan), rounds.head, turns)[heads],
+        over_at=_last_of_turns(rounds.at, rounds.head, turns[heard[turns]])[heads],
         paid_usd=_mean_of_turns(rounds.paid_usd, rounds.head, turns)[heads],
         turns=len(turns),
         talks=len(np.unique(rounds.cluster[heads])) < len(heads),
@@ -156,3 +164,10 @@ def _mean_of_turns(values: Array, head: Ints, turns: Ints) -> Array:
     counts = np.bincount(head[heard], minlength=len(values))
     means: Array = np.divide(sums, counts, out=np.full(len(values), np.nan), where=counts > 0)
     return means
+
+
+def _last_of_turns(at: Array, head: Ints, turns: Ints) -> Array:
+    """Return when the last of some turns of each draw was decided, of shape (n,); its own moment, if none."""
+    last = at.copy()
+    np.maximum.at(last, head[turns], at[turns])
+    return last

@@ -7,6 +7,7 @@ the log with beliefs of its own, made of earlier rows only.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from heapq import heappop, heappush
 
 import numpy as np
 
@@ -128,18 +129,28 @@ def _fixed(model: str, draws: Draws) -> Array:
 def _live(target: Target, policy: Policy, draws: Draws, seed: int) -> Array:
     """Walk through the rows: first say how likely each model is, then learn, if it may.
 
-    With "own" a row is learnt from where the policy would have drawn that model: with probability
+    The reward of a conversation is learnt when its last turn is over, not at its first. With "own" a row is
+    learnt from where the policy would have drawn that model: with probability
     ``min(1, w / K)``, which is exact rejection for a log that draws evenly.
     """
     x = draws.x.astype(np.float64)
     mind = Mind(Beliefs(draws.models, x.shape[1], half_life=target.half_life_s))
     coins, there, heard = np.random.default_rng(seed).random(len(x)), draws.eligible, draws.heard
     p = np.zeros(draws.probabilities.shape)
+    over_at = draws.at if draws.over_at is None else draws.over_at
+    waiting: list[tuple[float, int]] = []
     for i, k in enumerate(draws.chosen.tolist()):
+        while waiting and waiting[0][0] <= draws.at[i]:
+            _learn(mind, draws, x, heappop(waiting)[1])
         mean, std = mind.beliefs.predict(x[i])
         p[i, there[i]] = with_floor(policy.probabilities(mean[there[i]], std[there[i]]), target.floor)
         likely = target.learns == "all" or coins[i] * there[i].sum() * draws.logged[i] < p[i, k]
         if heard[i] and likely:
-            seen = observation(x[i], float(draws.reward[i]))
-            mind.learn(draws.models[k], replace(seen, at=float(draws.at[i])))
+            heappush(waiting, (float(over_at[i]), i))
     return p
+
+
+def _learn(mind: Mind, draws: Draws, x: Array, i: int) -> None:
+    weight = 1.0 if draws.weight is None else float(draws.weight[i])
+    seen = observation(x[i], float(draws.reward[i]), weight)
+    mind.learn(draws.models[int(draws.chosen[i])], replace(seen, at=float(draws.at[i])))

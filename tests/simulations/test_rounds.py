@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import functools
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
 
 from bandit_router import EventLog, Greedy, Model, Outcome, Router, Uniform
+from bandit_router.errors import FormatError
+from bandit_router.log import rounds as log_rounds
+from bandit_router.log.tables import decisions as decided
+from simulations.offpolicy.draws import LEFT, draws_of
 from simulations.rounds import read
 
 
@@ -47,6 +54,46 @@ def test_a_log_comes_back_as_arrays(url: str) -> None:
     np.testing.assert_allclose(floored.sum(axis=1), 1.0)
     assert floored[0].min() >= 0.05
     assert floored[6].tolist() == [1.0, 0.0]
+
+
+def test_versions_of_features_that_take_turns(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As while programs are replaced one by one; chunks are small: versions change within and between."""
+    turns = "AABABBAA~BA" + "B~"  # a stopgap is never what is kept
+    dims = {"A": 3, "A~": 3, "B": 4, "B~": 4}
+    versions = re.findall(r"[AB]~?", turns)
+    with Router.open(url, models=[Model("a"), Model("b")], policy=Uniform()) as router:
+        decisions = [router.choose(f"x {i}") for i in range(len(versions))]
+    engine = sa.create_engine(url)
+    with engine.begin() as connection:
+        for i, (decision, version) in enumerate(zip(decisions, versions, strict=True)):
+            vector = np.full(dims[version], 1.0 + i)
+            new = sa.update(decided).where(decided.c.id == decision.id)
+            connection.execute(new.values(features_version=version, features=vector.tobytes()))
+    engine.dispose()
+    small = functools.partial(log_rounds.read_parts, chunk=3)
+    monkeypatch.setattr("simulations.rounds.read_parts", small)
+    with EventLog.open(url) as log:
+        rounds = read(log)
+    kept = [i for i, version in enumerate(versions) if version == "A"]
+    assert rounds.x.tolist() == [[1.0 + i] * 3 for i in kept]
+    assert rounds.left_out == len(versions) - len(kept)
+    assert draws_of(rounds).left_out[LEFT["version"]] == rounds.left_out
+
+
+def test_vectors_of_one_version_that_differ_in_length_are_refused(url: str) -> None:
+    with Router.open(url, models=[Model("a"), Model("b")], policy=Uniform()) as router:
+        last = [router.choose(f"x {i}") for i in range(5)][-1]
+    engine = sa.create_engine(url)
+    with engine.begin() as connection:
+        short = sa.update(decided).where(decided.c.id == last.id)
+        connection.execute(short.values(features=np.ones(2).tobytes()))
+    engine.dispose()
+    with EventLog.open(url) as log, pytest.raises(FormatError, match="differ in length"):
+        read(log)
+    with EventLog.open(url) as log, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("simulations.rounds.read_parts", functools.partial(log_rounds.read_parts, chunk=2))
+        with pytest.raises(FormatError, match="differ in length"):
+            read(log)
 
 
 def test_empty_and_unknown_are_said(url: str) -> None:

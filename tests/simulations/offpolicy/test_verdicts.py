@@ -67,6 +67,30 @@ def test_a_learner_goes_by_earlier_rows_only(draws: Draws) -> None:
     np.testing.assert_allclose(own.sum(axis=1), 1.0)
 
 
+def test_a_learner_hears_of_a_conversation_when_it_is_over(draws: Draws) -> None:
+    """Its reward is of its later turns too, and a row between them must not know of these."""
+    target = target_from_spec("learn:thompson")
+    plain = probabilities_of(target, draws)
+    over_at, late = draws.at.copy(), draws.reward.copy()
+    over_at[100], late[100] = draws.at[900], 1.0 - late[100]
+    after = probabilities_of(target, replace(draws, reward=late, over_at=over_at))
+    hushed = np.where(np.arange(len(draws)) == 100, np.nan, draws.reward)
+    without = probabilities_of(target, replace(draws, reward=hushed))
+    assert (after[:900] == without[:900]).all()
+    assert (after[900:] != without[900:]).any()
+    assert (plain[101:900] != without[101:900]).any()
+
+
+def test_a_learner_believes_a_reward_as_far_as_the_log_does(draws: Draws) -> None:
+    target, n = target_from_spec("learn:thompson"), len(draws)
+    full = probabilities_of(target, draws)
+    assert (probabilities_of(target, replace(draws, weight=np.ones(n))) == full).all()
+    nothing = probabilities_of(target, replace(draws, weight=np.full(n, 1e-9)))
+    unheard = probabilities_of(target, replace(draws, reward=np.full(n, np.nan)))
+    np.testing.assert_allclose(nothing, unheard, atol=1e-6)
+    assert not np.allclose(full, unheard)
+
+
 def test_missing_by_prompt_and_model_is_corrected_and_bounded(scene: Scenery) -> None:
     """Who is served by the best model seldom speaks: the mean of what is heard is far off."""
     draws, target = draw_log(scene, 6_000, np.random.default_rng(1))
