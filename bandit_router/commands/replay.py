@@ -189,10 +189,12 @@ def _row(verdict: Verdict) -> list[str | Text]:
 
 
 def _check(tables: tuple[Path, ...], logs: int, path: Path | None) -> None:
-    from simulations.offpolicy.coverage import cover, scenery_of
+    from simulations.offpolicy.coverage import cover, doubted, scenery_of
     from simulations.tables import read_table
 
-    found = {table.stem: cover(scenery_of(read_table(table)), logs=logs) for table in tables}
+    scenes = {table.stem: scenery_of(read_table(table)) for table in tables}
+    found = {name: cover(scene, logs=logs) for name, scene in scenes.items()}
+    wrong = {name: doubted(scene, logs=logs) for name, scene in scenes.items()}
     shown = Table(
         f"covered of {logs}", *(f"{name} (rmse)" for name in found), box=None, title="95 % intervals"
     )
@@ -200,6 +202,13 @@ def _check(tables: tuple[Path, ...], logs: int, path: Path | None) -> None:
         cells = [f"{per[estimator].covered} ({per[estimator].rmse:.4f})" for per in found.values()]
         shown.add_row(estimator, *cells)
     console().print(shown)
+    lies = Table("probabilities", *wrong, box=None, title=f"called wrong, of {logs}")
+    for lie in next(iter(wrong.values())):
+        lies.add_row(lie, *(str(per[lie]) for per in wrong.values()))
+    console().print(lies)
     if path is not None:
-        plain = {name: {e: asdict(c) for e, c in per.items()} for name, per in found.items()}
+        plain = {
+            name: {"intervals": {e: asdict(c) for e, c in per.items()}, "called_wrong": wrong[name]}
+            for name, per in found.items()
+        }
         path.write_text(json.dumps(plain, indent=1) + "\n")

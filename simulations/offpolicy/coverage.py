@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from scipy import stats
@@ -17,6 +17,7 @@ from simulations import estimators as est
 from simulations.estimators import Estimate
 from simulations.offpolicy.batches import choose_many
 from simulations.offpolicy.crossfit import cross_fitted, foretold_before
+from simulations.offpolicy.diagnosis import calibration
 from simulations.offpolicy.draws import Draws
 from simulations.tables import Table
 
@@ -167,6 +168,24 @@ def cover(
     rng = np.random.default_rng(seed)
     told = [estimate(*draw_log(scene, n, rng)) for _ in range(logs)]
     return {name: _covered([found[name] for found in told], scene.truth) for name in told[0]}
+
+
+def doubted(scene: Scenery, *, logs: int = 200, n: int = 1_000, seed: int = 0) -> dict[str, int]:
+    """Return in how many logs the probabilities are called wrong: as they are, and where a log lies.
+
+    It lies by exchanging those of the models that are drawn most and least, and by writing 1/K for all.
+    """
+    rng, k = np.random.default_rng(seed), len(scene.models)
+    order, share = np.arange(k), scene.logging.mean(axis=0)
+    order[[share.argmax(), share.argmin()]] = share.argmin(), share.argmax()
+    counts = dict.fromkeys(("as they are", "two models exchanged", "1/K for all"), 0)
+    for _ in range(logs):
+        draws, _ = draw_log(scene, n, rng)
+        lies = draws.probabilities, draws.probabilities[:, order], np.full((n, k), 1 / k)
+        for name, p in zip(counts, lies, strict=True):
+            written = replace(draws, probabilities=p, logged=draws.of_chosen(p))
+            counts[name] += not calibration(written).sound
+    return counts
 
 
 def _covered(told: list[Estimate], truth: float) -> Covered:

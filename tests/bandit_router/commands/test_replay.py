@@ -72,3 +72,4 @@ def test_intervals_are_checked_on_a_table(tmp_path: Path) -> None:
     write_table(small_world(0).table(120, 1), tmp_path / "small.parquet")
     said = replay("--check", str(tmp_path / "small.parquet"), "--logs", "2")
     assert "covered of 2" in said
+    assert "two models exchanged  2" in said

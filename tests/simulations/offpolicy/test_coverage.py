@@ -8,7 +8,7 @@ from scipy import stats
 from bandit_router.values import Array
 from simulations import estimators as est
 from simulations.estimators import Estimate
-from simulations.offpolicy.coverage import cover, scenery_of
+from simulations.offpolicy.coverage import cover, doubted, scenery_of
 from simulations.offpolicy.crossfit import cross_fitted
 from simulations.offpolicy.draws import Draws
 from simulations.worlds import small_world
@@ -34,3 +34,10 @@ def test_intervals_cover_the_truth_of_a_world() -> None:
     assert all(each.covered >= fewest for each in found.values())
     assert found["dr"].rmse <= found["ips"].rmse
     assert abs(found["dr"].bias) < 4 * found["dr"].rmse / np.sqrt(LOGS)
+
+
+def test_lies_are_called_wrong_and_the_truth_is_not() -> None:
+    scene = scenery_of(small_world(0).table(500, 1), dim=8)
+    found = doubted(scene, logs=20)
+    # The truth is called wrong once in ten thousand logs.
+    assert found == {"as they are": 0, "two models exchanged": 20, "1/K for all": 20}
