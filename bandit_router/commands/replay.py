@@ -189,11 +189,16 @@ def _row(verdict: Verdict) -> list[str | Text]:
 
 
 def _check(tables: tuple[Path, ...], logs: int, path: Path | None) -> None:
-    from simulations.offpolicy.coverage import cover, doubted, scenery_of
+    from simulations.offpolicy.coverage import cover, doubted, rarest_of, scenery_of
     from simulations.tables import read_table
 
     scenes = {table.stem: scenery_of(read_table(table)) for table in tables}
-    found = {name: cover(scene, logs=logs) for name, scene in scenes.items()}
+    asked = {
+        f"{name}: {what}": question
+        for name, scene in scenes.items()
+        for what, question in (("thompson", scene), ("rarest", rarest_of(scene)))
+    }
+    found = {name: cover(scene, logs=logs) for name, scene in asked.items()}
     wrong = {name: doubted(scene, logs=logs) for name, scene in scenes.items()}
     shown = Table(
         f"covered of {logs}", *(f"{name} (rmse)" for name in found), box=None, title="95 % intervals"
@@ -207,8 +212,6 @@ def _check(tables: tuple[Path, ...], logs: int, path: Path | None) -> None:
         lies.add_row(lie, *(str(per[lie]) for per in wrong.values()))
     console().print(lies)
     if path is not None:
-        plain = {
-            name: {"intervals": {e: asdict(c) for e, c in per.items()}, "called_wrong": wrong[name]}
-            for name, per in found.items()
-        }
+        intervals = {name: {e: asdict(c) for e, c in per.items()} for name, per in found.items()}
+        plain = {"intervals": intervals, "called_wrong": wrong}
         path.write_text(json.dumps(plain, indent=1) + "\n")

@@ -99,6 +99,14 @@ def scenery_of(table: Table, *, seed: int = 0, dim: int = 24) -> Scenery:
     )
 
 
+def rarest_of(scene: Scenery) -> Scenery:
+    """Return the same with a harder question: the model that the log draws least, for all requests."""
+    k = int(scene.logging.mean(axis=0).argmin())
+    target = np.zeros(scene.target.shape)
+    target[:, k] = 1.0
+    return replace(scene, target=target, truth=float(scene.quality[:, k].mean()))
+
+
 def features_of(table: Table, dim: int) -> Array:
     """Hashed features, turned into few: the check is of intervals, and a hundred fits are made for each log."""
     x = HashedFeatures().extract_many([Prompt.of(text) for text in table.prompts])

@@ -8,7 +8,7 @@ from scipy import stats
 from bandit_router.values import Array
 from simulations import estimators as est
 from simulations.estimators import Estimate
-from simulations.offpolicy.coverage import cover, doubted, scenery_of
+from simulations.offpolicy.coverage import cover, doubted, rarest_of, scenery_of
 from simulations.offpolicy.crossfit import cross_fitted
 from simulations.offpolicy.draws import Draws
 from simulations.worlds import small_world
@@ -41,3 +41,12 @@ def test_lies_are_called_wrong_and_the_truth_is_not() -> None:
     found = doubted(scene, logs=20)
     # The truth is called wrong once in ten thousand logs.
     assert found == {"as they are": 0, "two models exchanged": 20, "1/K for all": 20}
+
+
+def test_the_rarest_model_is_a_harder_question() -> None:
+    scene = scenery_of(small_world(0).table(500, 1), dim=8)
+    hard = rarest_of(scene)
+    ratio = [float((each.target / each.logging).max()) for each in (scene, hard)]
+    assert ratio[1] > 2 * ratio[0]
+    (k,) = np.flatnonzero(hard.target[0])
+    assert hard.truth == scene.quality[:, k].mean()
