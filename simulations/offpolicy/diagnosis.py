@@ -136,7 +136,8 @@ class Reach:
     agreeing : float
         Share of rows in which the model drawn is one that the policy may draw.
     mean_weight, z : float
-        Mean of ``w``, and how many standard errors it is from the one that it must be on average.
+        Mean of ``w``, and how many standard errors it is from what it must be on average, the overlap: by
+        ``sum_k pi_k^2 / p_k``, not by the weights drawn, of which the large ones may all be missing.
     most : float
         The largest ratio that could have been drawn.
     largest : float
@@ -169,16 +170,25 @@ def reach(draws: Draws, target: Array, rows: NDArray[np.bool_]) -> Reach:
     if len(ratio) < 2:
         return Reach(overlap=0, agreeing=0, mean_weight=0, z=np.nan, most=0, largest=0, effective=0)
     held = np.einsum("nk,nk->n", target, draws.probabilities > 0)[rows]
-    error = ratio.std(ddof=1) / np.sqrt(len(ratio))
+    error = _error(target, draws.probabilities, rows, held)
     return Reach(
         overlap=float(held.mean()),
         agreeing=float((ratio > 0).mean()),
         mean_weight=float(ratio.mean()),
-        z=float((ratio.mean() - 1) / error) if error > 1e-12 else 0.0,
+        z=float((ratio.mean() - held.mean()) / error) if error > 1e-9 else 0.0,
         most=max(_most(p, q, rows) for p, q in zip(target.T, draws.probabilities.T, strict=True)),
         largest=float(ratio.max()),
         effective=effective_size(ratio),
     )
+
+
+def _error(target: Array, logged: Array, rows: NDArray[np.bool_], held: Array) -> float:
+    """The standard error that the mean ratio of some rows has by the logged probabilities."""
+    square = np.zeros(len(target))
+    for pi, p in zip(target.T, logged.T, strict=True):
+        square += np.divide(pi * pi, p, out=np.zeros(len(pi)), where=p > 0)
+    variance = np.maximum(square[rows] - held**2, 0.0)
+    return float(np.sqrt(variance.sum()) / len(held))
 
 
 def _most(target: Array, logged: Array, rows: NDArray[np.bool_]) -> float:

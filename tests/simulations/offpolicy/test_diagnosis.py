@@ -52,4 +52,19 @@ def test_reach_by_hand(scene: Scenery) -> None:
     assert (own.overlap, own.mean_weight, own.effective) == pytest.approx((1.0, 1.0, 2_000.0))
     other = reach(draws, scene.target[np.zeros(2_000, dtype=int)], np.ones(2_000, dtype=bool))
     assert other.effective < 2_000
+    error = np.sqrt((scene.target[0] ** 2 / draws.probabilities).sum(axis=1) - 1)
+    z = (other.mean_weight - 1) / np.sqrt((error**2).sum()) * 2_000
+    assert other.z == pytest.approx(z)
     assert abs(other.z) < 4
+
+
+def test_large_weights_that_were_not_drawn_are_no_alarm(scene: Scenery) -> None:
+    """One model is drawn once in two thousand: its weight is mostly missing, and the mean far below one."""
+    p = np.tile([0.4995, 0.3, 0.2, 0.0005], (len(scene.x), 1))
+    rare = np.tile([0.0, 0.0, 0.0, 1.0], (1_000, 1))
+    rng, z = np.random.default_rng(3), []
+    for _ in range(20):
+        draws, _ = draw_log(replace(scene, logging=p), 1_000, rng)
+        z.append(reach(draws, rare, np.ones(1_000, dtype=bool)).z)
+    assert min(z) > -1  # with no draw at all it is -0.7
+    assert max(z) < 6  # six draws where half of one is expected: once in seventy thousand
