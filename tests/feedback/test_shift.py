@@ -87,7 +87,7 @@ def test_marks_are_new_for_every_call(router: Router, judge: Judge, upstream: Up
 def test_what_goes_wrong_is_tried_again(
     router: Router, upstream: Upstream, clock: Clock, reply: Reply, spent: float | None
 ) -> None:
-    judge = judge_of(router, upstream, clock=clock, timeout_s=1.0)
+    judge = judge_of(router, upstream, clock=clock, timeout_s=3.0 if reply.slow_s else 60.0)
     (decision_id,) = answered(router, 1)
     upstream.then(reply)
     assert judge.run_once() == JudgeWork(sampled=1, put_back=1)
