@@ -130,7 +130,8 @@ def _within(statement: Any, since: float | None, until: float | None) -> Any:  #
     if since is not None:
         statement = statement.where(c.at_us >= to_us(since), c.id >= id_floor(since))
     if until is not None:
-        statement = statement.where(c.at_us < to_us(until))
+        # An id tells the millisecond: nothing after the period is looked at.
+        statement = statement.where(c.at_us < to_us(until), c.id < id_floor(until + 0.001))
     return statement
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
@@ -35,12 +38,16 @@ def choose_many(
     array([[0.05, 0.95, 0.  ]])
     """
     p = np.zeros(mean.shape)
-    for start in range(0, len(mean), BLOCK):
+
+    def fill(start: int) -> None:
         rows = slice(start, start + BLOCK)
         there = eligible[rows]
         m = np.where(there, mean[rows], -np.inf).astype(np.float64)
         s = np.where(there, std[rows], 0.0).astype(np.float64)
         p[rows] = _with_floor(_probabilities(policy, m, s, there), there, floor)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # numpy lets go of the interpreter
+        list(pool.map(fill, range(0, len(mean), BLOCK)))
     return p
 
 

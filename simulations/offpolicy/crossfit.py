@@ -21,13 +21,13 @@ def cross_fitted(draws: Draws, *, folds: int = FOLDS, seed: int = 0) -> Array:
     were heard. A ridge per model, with the prior that the router would choose (`Beliefs`).
     """
     fold = _folds(draws.cluster, folds, seed)
-    foretold = np.empty((len(draws), len(draws.models)))
+    foretold = np.empty((len(draws), len(draws.models)), dtype=draws.x.dtype)
     for k in range(folds):
         weights = _weights(draws, draws.heard & (fold != k))
         for start in range(0, len(draws), _BLOCK):
             rows = start + np.flatnonzero(fold[start : start + _BLOCK] == k)
             foretold[rows] = draws.x[rows] @ weights.T
-    return np.clip(foretold, 0.0, 1.0)
+    return np.clip(foretold, 0.0, 1.0, out=foretold)
 
 
 def foretold_before(draws: Draws, *, first: int = FIRST) -> Array:
@@ -42,7 +42,7 @@ def foretold_before(draws: Draws, *, first: int = FIRST) -> Array:
     for start, end in zip(starts, [*starts[1:], n], strict=True):
         weights = _weights(draws, draws.heard & (at < start))
         foretold[start:end] = draws.x[start:end] @ weights.T
-    return np.clip(foretold, 0.0, 1.0)
+    return np.clip(foretold, 0.0, 1.0, out=foretold)
 
 
 def _folds(cluster: NDArray[np.int64], folds: int, seed: int) -> NDArray[np.int64]:

@@ -54,3 +54,16 @@ def test_chunks_join_up_and_the_last_revision_counts(tmp_path: Path) -> None:
     heard = {i: r for part in parts for i, r in zip(part.id, part.reward, strict=True)}
     assert heard.pop(ids[3]) == 0.75
     assert np.isnan(list(heard.values())).all()
+
+
+def test_a_period_ends_to_the_microsecond(tmp_path: Path) -> None:
+    """Ids tell milliseconds only: those of the last one are looked at too."""
+    url = f"sqlite:///{tmp_path / 'log.db'}"
+    with Router.open(url, models=[Model("a"), Model("b")], policy=Uniform()) as router:
+        at = [router.choose(f"x {i}").at for i in range(6)]
+    with EventLog.open(url) as log, log.reading() as connection:
+        for end in (*at, at[-1] + 1e-6, at[-1] + 5):
+            expected = sum(moment < end for moment in at)
+            assert rounds.count_rounds(connection, "default", until=end) == expected
+            parts = rounds.read_parts(connection, "default", since=at[0], until=end)
+            assert sum(map(len, parts)) == expected

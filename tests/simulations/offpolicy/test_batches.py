@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bandit_router.policies import policy_from_spec, with_floor
-from simulations.offpolicy.batches import choose_many
+from simulations.offpolicy.batches import BLOCK, choose_many
 
 SPECS = ("greedy", "uniform", "linucb:alpha=0.5", "egreedy:epsilon=0.2", "igw:gamma=30", "thompson")
 
@@ -25,3 +25,13 @@ def test_many_rows_are_each_row(spec: str) -> None:
         expected = with_floor(policy.probabilities(mean[i, some], std[i, some]), 0.05)
         np.testing.assert_allclose(found[i, some], expected, atol=1e-9)
         assert not found[i, ~some].any()
+
+
+def test_blocks_join_up() -> None:
+    rng, n = np.random.default_rng(1), 2 * BLOCK + 7
+    mean, std, there = rng.random((n, 2)), np.full((n, 2), 0.1), np.ones((n, 2), dtype=bool)
+    found = choose_many(policy_from_spec("thompson"), mean, std, there)
+    at = np.array([0, BLOCK - 1, BLOCK, 2 * BLOCK, n - 1])
+    some = choose_many(policy_from_spec("thompson"), mean[at], std[at], there[at])
+    np.testing.assert_allclose(found[at], some, atol=1e-12)
+    np.testing.assert_allclose(found.sum(axis=1), 1.0)
