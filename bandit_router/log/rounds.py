@@ -27,7 +27,7 @@ try:
 except ImportError:  # pragma: no cover # the slow way does without
     pa = csv = None  # type: ignore[assignment] # asked for before each use
 
-CHUNK = 8_192  # decisions; what is held in memory at a time
+CHUNK = 2_048  # decisions; what is held in memory at a time, and in the caches of a processor
 _COLUMNS = ("id", "at_us", "model", "probability", "reason", "features", "features_version")
 _MORE = ("candidates", "head", "conversation")
 NUMBERS = ("probability", "mean", "std", "cost_usd", "latency_s")
@@ -187,7 +187,7 @@ def _parse_fast(text: bytes, row: Ints) -> Candidates:
     table = csv.read_csv(
         io.BytesIO(text),
         read_options=csv.ReadOptions(
-            column_names=["name", *NUMBERS], block_size=2**26, use_threads=False
+            column_names=["name", *NUMBERS], block_size=len(text) + 1, use_threads=False
         ),
         convert_options=csv.ConvertOptions(column_types=types, null_values=["null", " null"]),
     ).combine_chunks()

@@ -22,6 +22,8 @@ def choose_many(
 ) -> Array:
     """Return how likely a policy draws each model in each row, of shape (n, K); 0 where one is not eligible.
 
+    It is worked out in float64, and kept as `mean` is.
+
     Parameters
     ----------
     policy : Policy
@@ -37,7 +39,7 @@ def choose_many(
     >>> choose_many(own.Greedy(), mean, std, np.isfinite(mean), floor=0.1)
     array([[0.05, 0.95, 0.  ]])
     """
-    p = np.zeros(mean.shape)
+    p = np.zeros(mean.shape, dtype=mean.dtype)
 
     def fill(start: int) -> None:
         rows = slice(start, start + BLOCK)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
+from bandit_router.evidence import Evidence
 from bandit_router.posterior import Beliefs
 from bandit_router.values import Array
 from simulations.offpolicy.draws import Draws
 
+Sums = dict[str, Evidence]  # by model
 FOLDS = 5
 FIRST = 64  # rows that are foretold by nothing that was heard
 _BLOCK = 65_536  # rows that are put into the sums at once
@@ -22,8 +26,9 @@ def cross_fitted(draws: Draws, *, folds: int = FOLDS, seed: int = 0) -> Array:
     """
     fold = _folds(draws.cluster, folds, seed)
     foretold = np.empty((len(draws), len(draws.models)), dtype=draws.x.dtype)
+    parts = [_evidence(draws, np.flatnonzero(draws.heard & (fold == k))) for k in range(folds)]
     for k in range(folds):
-        weights = _weights(draws, draws.heard & (fold != k))
+        weights = _weights(draws, [part for j, part in enumerate(parts) if j != k])
         for start in range(0, len(draws), _BLOCK):
             rows = start + np.flatnonzero(fold[start : start + _BLOCK] == k)
             foretold[rows] = draws.x[rows] @ weights.T
@@ -37,11 +42,12 @@ def foretold_before(draws: Draws, *, first: int = FIRST) -> Array:
     the first by the prior.
     """
     n = len(draws)
-    foretold, at = np.empty((n, len(draws.models)), dtype=draws.x.dtype), np.arange(n)
+    foretold = np.empty((n, len(draws.models)), dtype=draws.x.dtype)
+    heard, parts = draws.heard, list[Sums]()
     starts = [0, *(first * 2**i for i in range(max(n // first, 1).bit_length()))]
     for start, end in zip(starts, [*starts[1:], n], strict=True):
-        weights = _weights(draws, draws.heard & (at < start))
-        foretold[start:end] = draws.x[start:end] @ weights.T
+        foretold[start:end] = draws.x[start:end] @ _weights(draws, parts).T
+        parts.append(_evidence(draws, start + np.flatnonzero(heard[start:end])))
     return np.clip(foretold, 0.0, 1.0, out=foretold)
 
 
@@ -51,13 +57,23 @@ def _folds(cluster: NDArray[np.int64], folds: int, seed: int) -> NDArray[np.int6
     return np.asarray(dealt[at], dtype=np.int64)
 
 
-def _weights(draws: Draws, rows: NDArray[np.bool_]) -> Array:
-    """Posterior means, of shape (K, dim), by the rewards of some rows."""
-    beliefs = Beliefs(draws.models, draws.x.shape[1])
+def _evidence(draws: Draws, rows: NDArray[np.intp]) -> Sums:
+    """What the rewards of some rows add to the sums of each model."""
+    sums = {model: Evidence(draws.x.shape[1]) for model in draws.models}
+    chosen = draws.chosen[rows]
     for k, model in enumerate(draws.models):
-        own = np.flatnonzero(rows & (draws.chosen == k))
+        own = rows[chosen == k]
         for start in range(0, len(own), _BLOCK):
             some = own[start : start + _BLOCK]
             x = draws.x[some].astype(np.float64)
-            beliefs.evidence[model].add_many(x, np.ones(len(x)), draws.reward[some], np.zeros(len(x)))
+            sums[model].add_many(x, np.ones(len(x)), draws.reward[some], np.zeros(len(x)))
+    return sums
+
+
+def _weights(draws: Draws, parts: Sequence[Sums]) -> Array:
+    """Posterior means, of shape (K, dim), by what some parts of the rows add up to."""
+    beliefs = Beliefs(draws.models, draws.x.shape[1])
+    for part in parts:
+        for model, sums in part.items():
+            beliefs.evidence[model].merge(sums)
     return beliefs.fit().weights

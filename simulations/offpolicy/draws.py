@@ -114,7 +114,7 @@ def draws_of(rounds: Rounds) -> Draws:
     if not len(heads):
         told = "; ".join(f"{n} {sentence}" for sentence, n in left_out.items())
         raise ReplayError(f"no decision of that period was drawn with a known probability: {told}")
-    everything, heard = len(heads) == len(rounds), ~np.isnan(rounds.reward)
+    everything = len(heads) == len(rounds)
 
     def take(values: NDArray[Any]) -> NDArray[Any]:  # Any: of each array's own type
         return values if everything else values[heads]
@@ -123,8 +123,8 @@ def draws_of(rounds: Rounds) -> Draws:
         models=rounds.models,
         logged=take(rounds.probability),
         reward=_mean_of_turns(rounds.reward, rounds.head, turns)[heads],
-        weight=_mean_of_turns(np.where(heard, rounds.weight, np.nan), rounds.head, turns)[heads],
-        over_at=_last_of_turns(rounds.at, rounds.head, turns[heard[turns]])[heads],
+        weight=_weight(rounds, turns, heads),
+        over_at=_over_at(rounds, turns, heads),
         paid_usd=_mean_of_turns(rounds.paid_usd, rounds.head, turns)[heads],
         turns=len(turns),
         talks=len(np.unique(rounds.cluster[heads])) < len(heads),
@@ -166,8 +166,18 @@ def _mean_of_turns(values: Array, head: Ints, turns: Ints) -> Array:
     return means
 
 
-def _last_of_turns(at: Array, head: Ints, turns: Ints) -> Array:
-    """Return when the last of some turns of each draw was decided, of shape (n,); its own moment, if none."""
-    last = at.copy()
-    np.maximum.at(last, head[turns], at[turns])
-    return last
+def _weight(rounds: Rounds, turns: Ints, heads: Ints) -> Array | None:
+    """Return how much each draw's reward counts, of shape (m,); None where each counts in full."""
+    heard = ~np.isnan(rounds.reward)
+    if (rounds.weight[heard] == 1).all():
+        return None
+    return _mean_of_turns(np.where(heard, rounds.weight, np.nan), rounds.head, turns)[heads]
+
+
+def _over_at(rounds: Rounds, turns: Ints, heads: Ints) -> Array | None:
+    """Return when the last turn that was heard of was decided, of shape (m,); None without later turns."""
+    if len(turns) == len(heads):
+        return None
+    last, heard = rounds.at.copy(), turns[~np.isnan(rounds.reward[turns])]
+    np.maximum.at(last, rounds.head[heard], rounds.at[heard])
+    return last[heads]

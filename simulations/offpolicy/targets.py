@@ -111,7 +111,7 @@ def probabilities_of(target: Target, draws: Draws, *, seed: int = 0) -> Array:
     if target.model is not None:
         return _fixed(target.model, draws)
     if target.policy is None:
-        return draws.probabilities.astype(np.float64)
+        return draws.probabilities
     if target.learns:
         return _live(target, target.policy, draws, seed)
     return choose_many(target.policy, draws.mean, draws.std, draws.eligible, floor=target.floor)
@@ -120,7 +120,7 @@ def probabilities_of(target: Target, draws: Draws, *, seed: int = 0) -> Array:
 def _fixed(model: str, draws: Draws) -> Array:
     if model not in draws.models:
         raise SettingsError(f"fixed:{model}: no such model in the log; there are {list(draws.models)}")
-    p = np.zeros(draws.probabilities.shape)
+    p = np.zeros_like(draws.probabilities)
     k = draws.models.index(model)
     p[:, k] = draws.eligible[:, k]
     return p

@@ -39,7 +39,9 @@ def test_a_conversation_is_one_draw_with_the_mean_of_its_turns(rounds: Rounds) -
     assert draws.logged.tolist() == [0.5, 0.5]
     assert draws.over_at is not None
     assert draws.over_at.tolist() == [rounds.at[2], rounds.at[-1]]
-    np.testing.assert_equal(draws.weight, [1.0, np.nan])
+    assert draws.weight is None
+    half = draws_of(replace(rounds, weight=rounds.weight / np.array([2, 1, 1, 1, 1, 1, 1])))
+    np.testing.assert_allclose(half.weight, [5 / 6, np.nan])
     assert draws.left_out == {LEFT["moved"]: 1, LEFT["only"]: 1, LEFT["headless"]: 1}
     assert len(set(rounds.cluster[:3].tolist())) == 1
     assert rounds.head[:3].tolist() == [0, 0, 0]
