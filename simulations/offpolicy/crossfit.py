@@ -46,7 +46,10 @@ def foretold_before(draws: Draws, *, first: int = FIRST) -> Array:
     heard, parts = draws.heard, list[Sums]()
     starts = [0, *(first * 2**i for i in range(max(n // first, 1).bit_length()))]
     for start, end in zip(starts, [*starts[1:], n], strict=True):
-        foretold[start:end] = draws.x[start:end] @ _weights(draws, parts).T
+        weights = _weights(draws, parts)
+        for at in range(start, end, _BLOCK):
+            rows = slice(at, min(at + _BLOCK, end))
+            foretold[rows] = draws.x[rows] @ weights.T
         parts.append(_evidence(draws, start + np.flatnonzero(heard[start:end])))
     return np.clip(foretold, 0.0, 1.0, out=foretold)
 
