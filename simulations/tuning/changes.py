@@ -12,6 +12,7 @@ from simulations.offpolicy.crossfit import cross_fitted
 from simulations.offpolicy.draws import Draws, Mask
 from simulations.offpolicy.intervals import ALPHA, clustered
 from simulations.offpolicy.responses import response_probabilities
+from simulations.offpolicy.verdicts import HELD
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +23,8 @@ class Change:
     ----------
     value, low, high : float
     effective : float
-        How many decisions of the new settings would tell as much (Kish).
+        How many decisions of the new settings would tell as much (Kish); none, where a part of what they
+        draw had a probability of 0.
     """
 
     value: float
@@ -81,13 +83,14 @@ class Ground:
     def _change(self, p: Array, foretold: Array, residual: Array, told: Mask, alpha: float) -> Change:
         d = self.draws
         w = d.of_chosen(p) / d.logged
+        held = float((p * (d.probabilities > 0)).sum(axis=1).mean())
         terms = ((p - d.probabilities) * foretold).sum(axis=1) + (w - 1.0) * residual
         low, high = clustered(terms, d.cluster if d.talks else None, alpha=alpha)
         return Change(
             value=float(terms.mean()),
             low=low,
             high=high,
-            effective=effective_size(w[told]),
+            effective=effective_size(w[told]) if held >= HELD else 0.0,
         )
 
 

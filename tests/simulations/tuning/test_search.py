@@ -115,3 +115,14 @@ def test_beliefs_come_from_earlier_rows_only() -> None:
     p = probabilities(Candidate(policy="greedy", floor=0.03), draws, one)
     np.testing.assert_allclose(p.sum(axis=1), 1.0)
     assert p.min() >= 0.01 - 1e-12
+
+
+def test_what_the_log_could_not_draw_is_no_ground() -> None:
+    """Two models had a probability of 0 in a third of the draws: an even policy has no support there."""
+    draws = log(600, best=0.9)
+    sure = np.arange(600) % 3 == 0
+    p = np.where(sure[:, None], np.eye(3)[draws.chosen], draws.probabilities)
+    change = Ground.of(replace(draws, probabilities=p, logged=draws.of_chosen(p))).reward(
+        np.full((600, 3), 1 / 3)
+    )
+    assert change.effective == 0.0
