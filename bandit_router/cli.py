@@ -59,9 +59,9 @@ def cli() -> None:
 
 
 def main() -> None:
-    """Run the command line; what the router refuses becomes one line and exit code 1."""
+    """Run the command line; what the router refuses, or the system, becomes one line and exit code 1."""
     try:
         cli()
-    except BanditRouterError as error:
+    except (BanditRouterError, OSError) as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(1)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bandit_router.errors import FormatError, SettingsError
+from bandit_router.errors import FormatError, ReplayError, SettingsError
 from bandit_router.features.vectors import STOPGAP
 from bandit_router.log import EventLog
 from bandit_router.log.exporting import count_exported, read_exported
@@ -135,7 +135,7 @@ def read(
     ------
     SettingsError
         The log has no such router.
-    ValueError
+    ReplayError
         It decided nothing in that period.
     """
     with log.reading() as connection:
@@ -144,7 +144,7 @@ def read(
             raise SettingsError(f"the log has no router {router!r}; it has {names}")
         n = count_rounds(connection, router, since=since, until=until)
         if not n:
-            raise ValueError(f"router {router!r} decided nothing in that period")
+            raise ReplayError(f"router {router!r} decided nothing in that period")
         return _read(n, dtype, lambda: read_parts(connection, router, since=since, until=until))
 
 

@@ -25,7 +25,7 @@ from bandit_router.router import Router
 from bandit_router.values import Array
 
 if TYPE_CHECKING:
-    from bandit_router.commands.logs import Replayed
+    from simulations.benches.replaying import Replayed
 
 PROMPT = "What do you think of me by now?"
 LOOK_S = 0.0005  # between two looks of the worker that listens
@@ -85,9 +85,9 @@ def bench(config: Config, **options: Unpack[_Options]) -> None:
     """
     rounds, path = options["rounds"], options["path"]
     if options["replay"] is not None:
-        from bandit_router.commands.logs import measure_replay
+        from simulations.benches.replaying import measure_replay
 
-        _show_costs(measure_replay(config, options["replay"]), path)
+        _show_costs(measure_replay(config.log, options["replay"]), path)
     elif options["costs"]:
         _show_costs(measure_costs(config, rounds or 500), path)
     elif options["fresh"]:

@@ -107,12 +107,7 @@ def _of_log(config: Config, since: datetime | None, until: datetime | None) -> R
     from simulations.rounds import read
 
     with EventLog.open(config.log) as log:
-        try:
-            return read(
-                log, config.router, since=moment_s(since), until=moment_s(until), dtype=np.float32
-            )
-        except ValueError as error:
-            raise ReplayError(str(error)) from error
+        return read(log, config.router, since=moment_s(since), until=moment_s(until), dtype=np.float32)
 
 
 def _of_export(folder: Path) -> Rounds:

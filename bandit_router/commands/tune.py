@@ -20,6 +20,7 @@ from bandit_router.errors import ReplayError
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from bandit_router.log import EventLog
     from simulations.tuning.changes import Change
     from simulations.tuning.search import Tuned
 
@@ -88,15 +89,12 @@ def _of_log(
 
     with EventLog.open(config.log) as log:
         _check_weights(log, config.router)
-        try:
-            rounds = read(log, config.router, since=since, until=until)
-        except ValueError as error:
-            raise ReplayError(str(error)) from error
+        rounds = read(log, config.router, since=since, until=until)
     with progress_bar("Searching ...") as progress:
         return tune_draws(draws_of(rounds), progress=progress, **options)
 
 
-def _check_weights(log: Any, router: str) -> None:  # Any: an EventLog, which is imported late
+def _check_weights(log: EventLog, router: str) -> None:
     """Refuse a router that weighs dollars or seconds: its choices are not those that are searched."""
     from bandit_router.log.registration import read_registration
 

@@ -25,7 +25,7 @@ import sqlalchemy as sa
 
 from bandit_router.errors import FormatError, SettingsError
 from bandit_router.log.archive import check_installed
-from bandit_router.log.rounds import NUMBERS, Candidates, Part, read_parts
+from bandit_router.log.rounds import NUMBERS, Candidates, Part, count_rounds, read_parts
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -77,7 +77,7 @@ def export(
     Raises
     ------
     SettingsError
-        The folder is there already, what it is to be in is not, or pyarrow is missing.
+        The folder is there already, what it is to be in is not, nothing was decided, or pyarrow is missing.
     OSError
         It cannot be written; nothing is left of it then.
     """
@@ -86,6 +86,8 @@ def export(
         raise SettingsError(f"export: {folder} is there already; an export is a new folder")
     if not folder.parent.is_dir():
         raise SettingsError(f"export: no such folder: {folder.parent}")
+    if not count_rounds(connection, router, since=since, until=until):
+        raise SettingsError(f"export: router {router!r} decided nothing in that period")
     rows = 0
     with _whole(folder) as place, _Files(place) as files:
         for part in read_parts(connection, router, since=since, until=until):

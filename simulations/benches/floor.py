@@ -25,6 +25,7 @@ class DecisionBody(BaseModel):
     router: Name | None = None
     models: list[Name] | None = None
     max_cost_usd: Annotated[float, Field(ge=0)] | None = None
+    preference: dict[str, float] | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     user: Name | None = None
     conversation: Name | None = None
@@ -62,15 +63,18 @@ class FeedbackBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    decision_id: Name
+    decision_id: Name | None = None
+    conversation: Name | None = None
     name: Name
     value: bool | float | str | None
+    comment: str | None = None
+    at: float | str | None = None
     source: Name | None = None
     key: Name | None = None
 
 
 class FeedbackAnswer(BaseModel):
-    """As the service's, less the reward."""
+    """As the service's; it has no reward to tell."""
 
     id: str
     decision_id: str
@@ -78,6 +82,7 @@ class FeedbackAnswer(BaseModel):
     value: bool | float | str | None
     duplicate: bool
     applied: bool
+    reward: dict[str, float] | None = None
 
 
 app = FastAPI()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,10 @@ from simulations.rounds import DRAWN, REASONS, Rounds, eligible_of
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 _STICKY = REASONS.index("sticky")
+_ROWS = (  # what has an entry for each draw
+    *("x", "at", "chosen", "logged", "probabilities", "mean", "std"),
+    *("reward", "paid_usd", "cluster", "weight", "over_at"),
+)
 _SUM = 1e-5  # how far probabilities may be from summing to one: float32's, with room
 LEFT = {  # in this order; a row counts under the first that fits
     "version": "features of another version",
@@ -90,6 +94,12 @@ class Draws:
     def eligible(self) -> Mask:
         """Which models were there to choose from, of shape (n, K); some with a probability of 0, perhaps."""
         return eligible_of(self.probabilities, self.mean)
+
+    def some(self, rows: Mask) -> Draws:
+        """Return the draws of some rows, of shape (n,), with nothing said of what was left out."""
+        told = {name: getattr(self, name) for name in _ROWS}
+        kept: dict[str, Any] = {name: v[rows] for name, v in told.items() if v is not None}
+        return replace(self, turns=int(rows.sum()), left_out={}, **kept)
 
     def of_chosen(self, grid: Array) -> Array:
         """Return the entry of the model drawn in each row of an array of shape (n, K)."""

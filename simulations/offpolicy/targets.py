@@ -7,17 +7,15 @@ the log with beliefs of its own, made of earlier rows only.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from heapq import heappop, heappush
 
 import numpy as np
 
 from bandit_router.errors import SettingsError
 from bandit_router.policies import Policy, parse_spec, policy_from_spec, with_floor
-from bandit_router.posterior import Beliefs
 from bandit_router.values import Array, check_unit
 from simulations.offpolicy.batches import choose_many
 from simulations.offpolicy.draws import Draws
-from simulations.replay import Mind, observation
+from simulations.offpolicy.walks import walk
 
 _OWN = ("floor", "half_life", "from")
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
@@ -127,30 +125,19 @@ def _fixed(model: str, draws: Draws) -> Array:
 
 
 def _live(target: Target, policy: Policy, draws: Draws, seed: int) -> Array:
-    """Walk through the rows: first say how likely each model is, then learn, if it may.
+    """Say at each row how likely each model is, before its reward is learnt from, if it is.
 
-    The reward of a conversation is learnt when its last turn is over, not at its first. With "own" a row is
-    learnt from where the policy would have drawn that model: with probability
+    With "own" a row is learnt from where the policy would have drawn that model: with probability
     ``min(1, w / K)``, which is exact rejection for a log that draws evenly.
     """
-    x = draws.x.astype(np.float64)
-    mind = Mind(Beliefs(draws.models, x.shape[1], half_life=target.half_life_s))
-    coins, there, heard = np.random.default_rng(seed).random(len(x)), draws.eligible, draws.heard
+    coins, eligible = np.random.default_rng(seed).random(len(draws)), draws.eligible
     p = np.zeros(draws.probabilities.shape)
-    over_at = draws.at if draws.over_at is None else draws.over_at
-    waiting: list[tuple[float, int]] = []
-    for i, k in enumerate(draws.chosen.tolist()):
-        while waiting and waiting[0][0] <= draws.at[i]:
-            _learn(mind, draws, x, heappop(waiting)[1])
-        mean, std = mind.beliefs.predict(x[i])
-        p[i, there[i]] = with_floor(policy.probabilities(mean[there[i]], std[there[i]]), target.floor)
-        likely = target.learns == "all" or coins[i] * there[i].sum() * draws.logged[i] < p[i, k]
-        if heard[i] and likely:
-            heappush(waiting, (float(over_at[i]), i))
+
+    def visit(i: int, mean: Array, std: Array) -> bool:
+        there = eligible[i]
+        p[i, there] = with_floor(policy.probabilities(mean[there], std[there]), target.floor)
+        own = coins[i] * there.sum() * draws.logged[i] < p[i, draws.chosen[i]]
+        return bool(target.learns == "all" or own)
+
+    walk(draws, visit, half_life_s=target.half_life_s)
     return p
-
-
-def _learn(mind: Mind, draws: Draws, x: Array, i: int) -> None:
-    weight = 1.0 if draws.weight is None else float(draws.weight[i])
-    seen = observation(x[i], float(draws.reward[i]), weight)
-    mind.learn(draws.models[int(draws.chosen[i])], replace(seen, at=float(draws.at[i])))

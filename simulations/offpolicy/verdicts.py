@@ -88,7 +88,7 @@ class Verdicts:
 
     def document(self) -> dict[str, Any]:
         """Return all of it as plain JSON; a number that is not finite is None."""
-        plain: dict[str, Any] = _plain(asdict(self))
+        plain: dict[str, Any] = finite(asdict(self))
         plain["calibration"]["sound"] = self.calibration.sound
         return plain
 
@@ -193,11 +193,12 @@ def _refusal(target: Target, found: Reach, effective: float) -> str | None:
     return None
 
 
-def _plain(value: Any) -> Any:  # Any: JSON
+def finite(value: Any) -> Any:  # Any: JSON
+    """Return JSON without numbers that are not finite: they become None."""
     if isinstance(value, dict):
-        return {key: _plain(one) for key, one in value.items()}
+        return {key: finite(one) for key, one in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(one) for one in value]
+        return [finite(one) for one in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

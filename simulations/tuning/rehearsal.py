@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from bandit_router.errors import ReplayError
 from bandit_router.features import HashedFeatures
-from bandit_router.prompt import Prompt
 from bandit_router.values import Array
 from simulations.offpolicy.intervals import ALPHA, student
 from simulations.replay import Scene
+from simulations.simulate import stage
 from simulations.tables import Table
 from simulations.tuning.candidates import Candidate, suggest
 from simulations.tuning.changes import Change
@@ -52,7 +52,9 @@ def tune_table(
         return Tuned(
             refusal=f"each part needs {FEWEST} rows", searched=len(earlier), confirmed=len(later)
         )
-    scene = _scene(table)
+    if len(table.names) < 2:
+        raise ReplayError("there is one model only")
+    scene = stage(table, HashedFeatures())
     used = Candidate(policy=now, floor=scene.floor)
     study, seen = new_study(seed), {}
     before = _lived(scene, used, earlier, seed)
@@ -65,18 +67,6 @@ def tune_table(
         if progress is not None:
             progress(done, trials)
     return _confirm(scene, used, best_of(seen), later, seed + 1, sizes)
-
-
-def _scene(table: Table) -> Scene:
-    prompts = [Prompt.of(text) for text in table.prompts]
-    if len(table.names) < 2:
-        raise ReplayError("there is one model only")
-    return Scene(
-        table=table,
-        order=np.arange(len(table)),
-        features=HashedFeatures().extract_many(prompts),
-        guessed_tokens=np.array([prompt.input_tokens for prompt in prompts], dtype=np.float64),
-    )
 
 
 def _lived(scene: Scene, candidate: Candidate, rows: Rows, seed: int) -> tuple[Array, Array]:

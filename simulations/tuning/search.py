@@ -12,10 +12,10 @@ from bandit_router.values import Array
 from simulations.offpolicy.diagnosis import calibration
 from simulations.offpolicy.draws import Draws, Mask
 from simulations.offpolicy.intervals import ALPHA
-from simulations.offpolicy.verdicts import ENOUGH
+from simulations.offpolicy.verdicts import ENOUGH, finite
 from simulations.tuning.candidates import Candidate, suggest
 from simulations.tuning.changes import Change, Ground
-from simulations.tuning.tracks import Track, probabilities, walk
+from simulations.tuning.tracks import Track, probabilities, track_of
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -79,8 +79,9 @@ class Tuned:
         )
 
     def document(self) -> dict[str, Any]:  # Any: JSON
-        """Return it as plain JSON."""
-        return asdict(self)
+        """Return it as plain JSON; a number that is not finite is None."""
+        plain: dict[str, Any] = finite(asdict(self))
+        return plain
 
 
 def tune_draws(
@@ -114,12 +115,12 @@ def tune_draws(
     why = _unfit(draws, int((draws.heard & earlier).sum()), int((draws.heard & later).sum()))
     if why:
         return Tuned(refusal=why, searched=cut, confirmed=held)
-    tracks = {half_life: walk(draws, half_life) for half_life in _half_lives(draws)}
-    found = _search(_first(draws, cut), tracks, trials, seed, progress)
+    tracks = {half_life: track_of(draws, half_life) for half_life in _half_lives(draws)}
+    found = _search(draws.some(earlier), tracks, trials, seed, progress)
     if not found:
         why = f"no candidate had {ENOUGH:g} effective draws in the search"
         return Tuned(refusal=why, searched=cut, confirmed=held)
-    return _confirm(Ground.of(_parts(draws, later)), found, tracks, later, cut)
+    return _confirm(Ground.of(draws.some(later)), found, tracks, later, cut)
 
 
 def _unfit(draws: Draws, earlier: int, later: int) -> str | None:
@@ -138,32 +139,6 @@ def _half_lives(draws: Draws) -> tuple[float | None, ...]:
     """None, and a half and a tenth of the log's length [s]."""
     span = float(draws.at[-1] - draws.at[0])
     return (None, round(span / 2), round(span / 10)) if span > 100 else (None,)
-
-
-def _first(draws: Draws, cut: int) -> Draws:
-    return _parts(draws, np.arange(len(draws)) < cut)
-
-
-def _parts(draws: Draws, rows: Mask) -> Draws:
-    names = (
-        "x",
-        "at",
-        "chosen",
-        "logged",
-        "probabilities",
-        "mean",
-        "std",
-        "reward",
-        "paid_usd",
-        "cluster",
-    )
-    return Draws(
-        models=draws.models,
-        turns=int(rows.sum()),
-        left_out={},
-        talks=draws.talks,
-        **{name: getattr(draws, name)[rows] for name in names},
-    )
 
 
 def _search(

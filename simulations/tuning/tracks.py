@@ -6,16 +6,15 @@ each is walked once, and all candidates are then scored in a few products.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from bandit_router.policies import policy_from_spec
-from bandit_router.posterior import Beliefs
 from bandit_router.values import Array
 from simulations.offpolicy.batches import choose_many
 from simulations.offpolicy.draws import Draws
-from simulations.replay import Mind, observation
+from simulations.offpolicy.walks import walk
 from simulations.tuning.candidates import Candidate
 
 
@@ -32,17 +31,15 @@ class Track:
     std: Array
 
 
-def walk(draws: Draws, half_life_s: float | None) -> Track:
-    """Live through the draws: believe first, learn afterwards."""
-    x = draws.x.astype(np.float64)
-    mind = Mind(Beliefs(draws.models, x.shape[1], half_life=half_life_s))
+def track_of(draws: Draws, half_life_s: float | None) -> Track:
+    """Return what is believed at each draw by who learns from every earlier one."""
     mean, std = np.empty(draws.probabilities.shape), np.empty(draws.probabilities.shape)
-    heard = draws.heard
-    for i, k in enumerate(draws.chosen.tolist()):
-        mean[i], std[i] = mind.beliefs.predict(x[i])
-        if heard[i]:
-            seen = observation(x[i], float(draws.reward[i]))
-            mind.learn(draws.models[k], replace(seen, at=float(draws.at[i])))
+
+    def visit(i: int, believed: Array, sure: Array) -> bool:
+        mean[i], std[i] = believed, sure
+        return True
+
+    walk(draws, visit, half_life_s=half_life_s)
     return Track(mean=mean, std=std)
 
 

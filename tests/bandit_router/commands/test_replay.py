@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from bandit_router import Model, ReplayError, Router, Uniform
-from bandit_router.cli import cli
+from bandit_router.cli import cli, main
 from simulations.tables import write_table
 from simulations.worlds import small_world
 
@@ -20,7 +21,9 @@ def replay(*arguments: str) -> str:
     return result.output
 
 
-def test_a_log_is_replayed(tmp_path: Path) -> None:
+def test_a_log_is_replayed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     url, path, page = (
         f"sqlite:///{tmp_path / 'log.db'}",
         tmp_path / "found.json",
@@ -43,6 +46,11 @@ def test_a_log_is_replayed(tmp_path: Path) -> None:
     ips = uniform["estimates"]["ips"]
     assert ips["low"] < ips["value"] < ips["high"]
     assert 0.05 < ips["value"] < 0.95
+    monkeypatch.setattr(sys, "argv", ["bandit-router", "replay", "--log", url, "--json", "/dev/full"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    assert "Error: " in capsys.readouterr().err
     shown = page.read_text("utf-8")
     assert "No answer for fixed:a" in shown
     assert f"{ips['value']:.4f}" in shown

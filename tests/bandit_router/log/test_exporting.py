@@ -81,6 +81,9 @@ def test_nothing_is_left_of_a_run_that_fails(url: str, tmp_path: Path) -> None:
         (tmp_path / "out").mkdir()
         with pytest.raises(SettingsError, match="is there already"):
             export(connection, "default", tmp_path / "out")
+        with pytest.raises(SettingsError, match="decided nothing in that period"):
+            export(connection, "default", tmp_path / "none", until=0.0)
+        assert not (tmp_path / "none").exists()
         with pytest.raises(SettingsError, match="no such folder"):
             export(connection, "default", tmp_path / "nowhere" / "out")
 

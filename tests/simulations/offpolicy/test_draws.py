@@ -64,3 +64,12 @@ def test_later_turns_whose_draw_is_not_in_the_period_are_left_out(rounds: Rounds
     head[1:3] = -1
     cut = replace(rounds, head=head)
     assert draws_of(cut).left_out[LEFT["headless"]] == 3
+
+
+def test_some_of_the_draws(rounds: Rounds) -> None:
+    draws = draws_of(rounds)
+    last = draws.some(np.array([False, True]))
+    assert draws.over_at is not None
+    assert last.over_at is not None
+    assert (len(last), last.at[0], last.over_at[0]) == (1, draws.at[1], draws.over_at[1])
+    assert replace(draws, over_at=None).some(np.array([True, False])).over_at is None

@@ -15,7 +15,7 @@ from simulations.offpolicy.draws import Draws
 from simulations.tuning.candidates import Candidate
 from simulations.tuning.changes import Ground
 from simulations.tuning.search import tune_draws
-from simulations.tuning.tracks import probabilities, walk
+from simulations.tuning.tracks import probabilities, track_of
 
 
 def log(n: int, *, best: float, seed: int = 0) -> Draws:
@@ -109,12 +109,21 @@ def test_the_change_of_a_fixed_model_is_near_the_truth() -> None:
 def test_beliefs_come_from_earlier_rows_only() -> None:
     draws = log(300, best=0.9)
     other = replace(draws, reward=np.where(np.arange(300) < 150, draws.reward, 1 - draws.reward))
-    one, two = walk(draws, None), walk(other, None)
+    one, two = track_of(draws, None), track_of(other, None)
     np.testing.assert_array_equal(one.mean[:151], two.mean[:151])
     assert not np.array_equal(one.mean[200:], two.mean[200:])
     p = probabilities(Candidate(policy="greedy", floor=0.03), draws, one)
     np.testing.assert_allclose(p.sum(axis=1), 1.0)
     assert p.min() >= 0.01 - 1e-12
+
+
+def test_a_conversation_teaches_when_it_is_over() -> None:
+    draws = log(40, best=0.9)
+    over_at, other = draws.at.copy(), draws.reward.copy()
+    over_at[5], other[5] = 30.0, 1.0 - other[5]
+    one, two = (track_of(replace(draws, over_at=over_at, reward=r), None) for r in (draws.reward, other))
+    np.testing.assert_array_equal(one.mean[:30], two.mean[:30])
+    assert (one.mean[30:] != two.mean[30:]).any()
 
 
 def test_what_the_log_could_not_draw_is_no_ground() -> None:

@@ -13,7 +13,6 @@ import numpy as np
 import sqlalchemy as sa
 from rich.progress import track
 
-from bandit_router.config import Config
 from bandit_router.events import Model, new_id
 from bandit_router.log import EventLog
 from bandit_router.log import tables as t
@@ -57,15 +56,15 @@ class Replayed:
         return asdict(self)
 
 
-def measure_replay(config: Config, decisions: int) -> Replayed:
-    """Build a log of that many decisions of a router of its own, and replay five fixed policies."""
+def measure_replay(log: str, decisions: int) -> Replayed:
+    """Build that many decisions of a router of its own in a log, by its URL, and replay five fixed policies."""
     name = f"bench-{new_id()}"
     models = [Model(f"model-{k}") for k in range(MODELS)]
-    with Router.open(config.log, name=name, models=models, policy=Uniform()):
+    with Router.open(log, name=name, models=models, policy=Uniform()):
         pass
-    with EventLog.open(config.log) as log:
-        _, built = _timed(lambda: _build(config.log, name, [m.name for m in models], decisions))
-        rounds, took = _timed(lambda: read(log, name, dtype=np.float32))
+    with EventLog.open(log) as opened:
+        _, built = _timed(lambda: _build(log, name, [m.name for m in models], decisions))
+        rounds, took = _timed(lambda: read(opened, name, dtype=np.float32))
     _, judged = _timed(lambda: judge(rounds, POLICIES))
     return Replayed(
         decisions=decisions,
